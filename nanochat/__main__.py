@@ -1,0 +1,8 @@
+"""`python -m nanochat VERB`, and `torchrun -m nanochat VERB`."""
+
+import sys
+
+from nanochat.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

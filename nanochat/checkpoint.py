@@ -1,0 +1,232 @@
+"""Run folders and the checkpoints in them: safetensors and JSON, written so that a crash can't hurt them.
+
+    ROOT/NAME/tokenizer/  pretrain/  midtrain/  sft/  rl/        a run, and its stages in order
+              pretrain/step_000123/model.safetensors             weights, float32
+                                   optimizer.safetensors         momentum and second moments
+                                   state.json                    configuration, cursor, versions, hashes of the files
+
+A checkpoint is written to a folder of another name, flushed to the disk, and renamed: it is there whole or not at all.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nanochat.config import dumps, from_json, to_json
+from nanochat.errors import CheckpointError, UsageError
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.optim import Together
+from nanochat.runtime import Runtime, home, machine, versions
+from nanochat.tokenizer import Tokenizer
+
+SCHEMA = 1  # of state.json; raised when an older program could misread a newer file
+STAGES = ("pretrain", "midtrain", "sft", "rl")
+STEP_FOLDER = re.compile(r"step_(\d{6,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint found on disk and verified."""
+
+    folder: Path
+    state: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that led here."""
+        return int(self.state["step"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's tensors by name."""
+        return load_file(self.folder / "model.safetensors")
+
+    def restore(self, model: GPT, optimizer: Together | None = None) -> None:
+        """Fill `model`, and `optimizer` where given, with what was saved."""
+        fill(model, self.weights(), self.folder)
+        saved = self.folder / "optimizer.safetensors"
+        if optimizer is not None and saved.exists():
+            named = dict(model.named_parameters())
+            for name, tensor in load_file(saved).items():
+                weight, _, key = name.rpartition(".")
+                optimizer.state_of(named[weight])[key] = tensor if key == "step" else tensor.to(named[weight].device)
+
+
+def save(
+    folder: Path, step: int, model: GPT, optimizer: Together | None, runtime: Runtime, state: Mapping[str, Any], keep: int = 2
+) -> Path:
+    """Write `folder/step_NNNNNN`, then drop all but the newest `keep`. `state` is the caller's: cursor, stage, seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step_{step:06d}"
+    partial = folder / f".{final.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    tensors = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
+    save_file(tensors, partial / "model.safetensors")
+    if optimizer is not None:
+        save_file(optimizer_tensors(model, optimizer), partial / "optimizer.safetensors")
+    files = {path.name: sha256(path) for path in sorted(partial.iterdir())}
+    about = {"schema": SCHEMA, "step": step, "config": model.config, "versions": versions(), "machine": machine(runtime)}
+    (partial / "state.json").write_text(dumps({**about, **state, "files": files}))
+    for path in [*partial.iterdir(), partial]:
+        flush(path)
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    flush(folder)
+    for old in step_folders(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def optimizer_tensors(model: GPT, optimizer: Together) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name: `blocks.0.mlp.up.weight.momentum`."""
+    found = {}
+    for name, weight in model.named_parameters():
+        for key, tensor in optimizer.state_of(weight).items():
+            found[f"{name}.{key}"] = tensor.detach().cpu().contiguous()
+    return found
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; damaged ones are named in a warning and passed over. None if there is none."""
+    for candidate in reversed(step_folders(folder)):
+        try:
+            return open_checkpoint(candidate)
+        except CheckpointError as error:
+            if "version" in str(error):
+                raise
+            warnings.warn(f"passing over a damaged checkpoint: {error}", stacklevel=2)
+    return None
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`, its files compared with their hashes. Raises CheckpointError."""
+    try:
+        state = json.loads((folder / "state.json").read_text())
+        schema, files = state["schema"], dict(state["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"a state.json in {folder}", f"{type(error).__name__}: {error}", "use an older checkpoint") from error
+    if schema != SCHEMA:
+        got = f"schema version {schema} in {folder}"
+        raise CheckpointError(f"a checkpoint of schema version {SCHEMA}", got, "use the nanochat that wrote it, or train anew")
+    for name, digest in files.items():
+        path = folder / name
+        if not path.exists() or sha256(path) != digest:
+            got = "other bytes" if path.exists() else "no file"
+            raise CheckpointError(f"{path} as it was saved", got, "delete this checkpoint, an older one will be used")
+    return Checkpoint(folder, state)
+
+
+def fill(model: GPT, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Copy `tensors` into `model`; names and shapes must be exactly its own."""
+    wanted = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+    got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if wanted != got:
+        odd = sorted(name for name in wanted.keys() | got.keys() if wanted.get(name) != got.get(name))
+        raise CheckpointError(f"the weights of {model.config}", f"{', '.join(odd[:3])} otherwise in {folder}")
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(tensors[name])
+
+
+def load_model(stage: Path, runtime: Runtime) -> tuple[GPT, Tokenizer, dict[str, Any]]:
+    """The newest model of a stage's folder, its tokenizer, and its state. Raises CheckpointError."""
+    found = newest(stage)
+    if found is None:
+        raise CheckpointError(f"a checkpoint in {stage}", "none", "train that stage first, or name another with --run")
+    model = model_of(found, runtime)
+    tokenizer = Tokenizer.load(stage.parent / "tokenizer")
+    if tokenizer.fingerprint != found.state.get("tokenizer", tokenizer.fingerprint):
+        raise CheckpointError(f"the tokenizer that {stage} was trained with", "another", "train that stage again")
+    return model, tokenizer, found.state
+
+
+def model_of(checkpoint: Checkpoint, runtime: Runtime) -> GPT:
+    """The model of a checkpoint, on the runtime's device, ready to answer."""
+    try:
+        model = GPT(from_json(GPTConfig, checkpoint.state["config"]), runtime.dtype)
+    except (UsageError, TypeError, KeyError) as error:
+        raise CheckpointError(f"a model configuration in {checkpoint.folder}/state.json", str(error)) from error
+    try:
+        fill(model, checkpoint.weights(), checkpoint.folder)
+    except SafetensorError as error:
+        raise CheckpointError(f"weights in {checkpoint.folder}", str(error), "delete this checkpoint") from error
+    return model.to(runtime.device).eval()
+
+
+def run_folder(name: str) -> Path:
+    """`ROOT/NAME`. Raises UsageError for a name that would leave the root."""
+    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+        raise UsageError("a run's name of letters, digits, '.', '-' and '_'", repr(name), "use --run NAME")
+    return home() / name
+
+
+def find_run(selector: str, preset: str = "laptop") -> Path:
+    """The stage folder that `NAME[:stage]` selects: by default the preset's run, and its last trained stage."""
+    name, _, stage = selector.partition(":")
+    folder = run_folder(name or preset)
+    if not folder.is_dir():
+        there = sorted(path.parent.name for path in home().glob("*/tokenizer"))
+        hint = f"runs here: {', '.join(there)}" if there else "make one: python -m nanochat run --preset tiny"
+        raise CheckpointError(f"a run at {folder}", "nothing there", hint)
+    trained = stages_of(folder)
+    if stage and stage not in STAGES:
+        raise UsageError(f"a stage, one of {', '.join(STAGES)}", repr(stage), "use --run NAME:STAGE")
+    if not trained or (stage and stage not in trained):
+        hint = f"stages here: {', '.join(trained)}" if trained else "train it: python -m nanochat run"
+        raise CheckpointError(f"a trained {stage or 'stage'} in {folder}", "none", hint)
+    return folder / (stage or trained[-1])
+
+
+def stages_of(run: Path) -> list[str]:
+    """Stages of a run that have a checkpoint, in the order of training."""
+    return [stage for stage in STAGES if step_folders(run / stage)]
+
+
+def step_folders(folder: Path) -> list[Path]:
+    """The checkpoints of a stage's folder, oldest first."""
+    found = [path for path in folder.glob("step_*") if STEP_FOLDER.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace the file at `path` by `text`: a reader, or a crash, meets the old one or the new one, never a half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    flush(partial)
+    partial.replace(path)
+
+
+def flush(path: Path) -> None:
+    """Ask the system to put a file, or the list of a folder's files, on the disk now."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def jsonable(value: Any) -> Any:
+    """`value` as JSON would give it back: tuples as lists, dataclasses as objects."""
+    return json.loads(json.dumps(to_json(value)))

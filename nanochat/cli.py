@@ -1,0 +1,92 @@
+"""The command line: `nanochat VERB --field value`. One verb a stage, and one for all of them."""
+
+import importlib
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from nanochat import __version__
+from nanochat.errors import NanochatError
+
+# verb: (module that has `main(argv) -> exit code`, arguments of its own, what it does)
+VERBS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "run": ("nanochat.stages.run", (), "all stages of a preset, from raw text to a chatbot"),
+    "data": ("nanochat.stages.data", (), "list, fetch and show what models learn from"),
+    "tokenizer": ("nanochat.stages.tokenizer", (), "learn a vocabulary and encode the corpus"),
+    "pretrain": ("nanochat.stages.pretrain", (), "learn to continue text"),
+    "midtrain": ("nanochat.stages.finetune", ("midtrain",), "learn the chat format and skills"),
+    "sft": ("nanochat.stages.finetune", ("sft",), "learn what to say"),
+    "rl": ("nanochat.stages.reinforce", (), "learn from answers that can be checked"),
+    "eval": ("nanochat.stages.evaluate", (), "measure a stage on held-out text and questions"),
+    "chat": ("nanochat.serve.terminal", (), "talk to a model in the terminal"),
+    "plan": ("nanochat.stages.plan", (), "what a depth costs, before anything runs"),
+    "report": ("nanochat.report", (), "the report card of a run"),
+}
+CHAT_FLAGS = {"--chat", "--no-chat"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one verb; the exit code: 0 done, 1 failed, 2 bad usage, 130 interrupted after a clean save."""
+    words = [word for word in argv if word != "--debug"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    verb, rest = words[0], words[1:]
+    if verb not in VERBS:
+        print(f"nanochat: expected a verb; got {verb!r}; one of: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    warnings.showwarning = one_line_warning
+    try:
+        return entry(verb)(rest)
+    except NanochatError as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        print(f"nanochat {verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        remedy = "free some space, or set NANOCHAT_HOME to a folder that can be written; what was saved is whole"
+        print(f"nanochat {verb}: expected to read and write files; got {error}; {remedy}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        print(f"nanochat {verb}: {stop or 'interrupted'}", file=sys.stderr)
+        return 130
+
+
+def entry(verb: str) -> Callable[[Sequence[str]], int]:
+    """The function behind a verb. Its module is imported only now, so that `--help` need not wait for torch."""
+    module, arguments, _ = VERBS[verb]
+    function: Callable[..., int] = importlib.import_module(module).main
+    if verb == "run":
+        return partial(run_then_chat, function)
+    return lambda argv: function(argv, *arguments)
+
+
+def run_then_chat(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """`run --chat` opens the chat when the run is done. It is put together here: stages know nothing of serving."""
+    code = run([word for word in argv if word not in CHAT_FLAGS])
+    if code or "--chat" not in argv:
+        return code
+    from nanochat.config import flag_value
+
+    chosen = [word for name in ("run", "preset") if (value := flag_value(argv, name)) for word in (f"--{name}", value)]
+    return entry("chat")(chosen)
+
+
+def usage() -> str:
+    """The list of verbs."""
+    lines = [f"  {verb:<10} {about}" for verb, (_, _, about) in VERBS.items()]
+    return "\n".join(
+        ["usage: nanochat VERB [--field value ...] [--debug]", "", *lines, "", "nanochat VERB --help shows a verb's fields."]
+    )
+
+
+def one_line_warning(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+    """Warnings as a user reads them: what, without where in our source."""
+    print(f"warning: {message}", file=sys.stderr)

@@ -1,0 +1,60 @@
+"""Many processes as one: who sums what. The model and the optimizer know nothing of it.
+
+PyTorch starts the processes (`torchrun`), connects them (`torch.distributed`, gloo on CPUs, nccl on GPUs) and adds
+numbers up across them (`all_reduce`).
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from nanochat.runtime import Runtime
+from nanochat.train import Alone, Ranks
+
+
+class AllRanks:
+    """Every process holds the whole model; gradients are summed after the last micro-batch of a step."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.device = runtime.device
+
+    def total(self, values: list[float]) -> list[float]:
+        """Each value summed over all processes, in float64."""
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        return [float(value) for value in sums]
+
+    def sum_gradients(self, model: nn.Module) -> None:
+        """One all-reduce of all gradients laid end to end: few large messages beat many small ones."""
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        # A process whose share of a step had no targets still takes part, with zeros.
+        grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        for weight, part in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
+            weight.grad = part.view_as(weight)
+
+
+@contextlib.contextmanager
+def joined(runtime: Runtime) -> Iterator[Ranks]:
+    """The processes of this run, connected while the block lasts; just this one where it is alone."""
+    if runtime.world == 1:
+        yield Alone()
+        return
+    ours = not dist.is_initialized()
+    if ours:
+        dist.init_process_group("nccl" if runtime.device.type == "cuda" else "gloo")
+    try:
+        yield AllRanks(runtime)
+    finally:
+        if ours:
+            dist.destroy_process_group()
+
+
+def barrier(runtime: Runtime) -> None:
+    """Wait until every process has come here."""
+    if runtime.world > 1:
+        dist.barrier()

@@ -1,0 +1,193 @@
+"""The model: a GPT, from token ids to a score for every possible next token.
+
+The architecture is the portable one that `transformers` knows as `NanoChatForCausalLM`, and agrees with it to float
+rounding. B rows, T tokens, C features, H heads, K key-and-value heads, D features of a head, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from nanochat.attention import KVCache, LayerCache, attend, rotary_angles, rotate
+from nanochat.errors import UsageError
+from nanochat.keyed import key
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a model. Everything else about it is in its weights."""
+
+    vocab_size: int = 4096
+    n_layer: int = 4
+    n_head: int = 4
+    n_kv_head: int = 4  # fewer than n_head: grouped-query attention; 1: multi-query attention
+    n_embd: int = 256  # C, features of a token
+    context: int = 512  # tokens a row in training, and the longest prompt plus answer
+    rope_base: float = 100_000.0
+    norm_eps: float = 1e-6
+    softcap: float = 15.0
+
+    def __post_init__(self) -> None:
+        whole = self.n_embd % self.n_head == 0 and (self.n_embd // self.n_head) % 2 == 0
+        if min(self.vocab_size, self.n_layer, self.n_head, self.n_kv_head, self.n_embd, self.context) < 1 or not whole:
+            raise UsageError(
+                "positive sizes, and n_embd a multiple of 2 n_head",
+                f"vocab_size {self.vocab_size}, n_layer {self.n_layer}, n_embd {self.n_embd}, n_head {self.n_head}, "
+                f"n_kv_head {self.n_kv_head}, context {self.context}",
+            )
+        if self.n_head % self.n_kv_head:
+            raise UsageError("n_head a multiple of n_kv_head", f"{self.n_head} and {self.n_kv_head}")
+
+    @property
+    def head_size(self) -> int:
+        """D, features of a head."""
+        return self.n_embd // self.n_head
+
+
+class Linear(nn.Linear):
+    """A matrix without bias, kept in float32 and used in the format of what it multiplies."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class Head(Linear):
+    """From features to scores: a matrix of its own, not the embedding's transpose, and a soft cap.
+
+    softcap x tanh(z / softcap) keeps every logit within +-softcap (Gemma 2, arXiv:2408.00118, section 2). Logits are
+    float32 whatever the features are: their softmax runs over thousands of terms.
+    """
+
+    def __init__(self, features: int, vocabulary: int, softcap: float) -> None:
+        super().__init__(features, vocabulary)
+        self.softcap = softcap
+
+    def forward(self, x: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows V"]:
+        return self.cap(super().forward(x))
+
+    def cap(self, z: Float[Tensor, "*rows V"]) -> Float[Tensor, "*rows V"]:
+        """The soft cap, in float32 or better."""
+        z = z if z.dtype == torch.float64 else z.float()
+        return self.softcap * torch.tanh(z / self.softcap)
+
+
+class Attention(nn.Module):
+    """Tokens exchange information: the only place where one position can affect another."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        width, kv_width = config.n_embd, config.n_kv_head * config.head_size
+        self.config = config
+        self.query, self.key, self.value = Linear(width, width), Linear(width, kv_width), Linear(width, kv_width)
+        self.output = Linear(width, width)
+
+    def forward(
+        self, x: Float[Tensor, "B T C"], cosine: Tensor, sine: Tensor, cache: LayerCache | None = None
+    ) -> Float[Tensor, "B T C"]:
+        b, t, c = x.shape
+        size = self.config.head_size
+        # (B, T, heads x D) -> (B, heads, T, D)
+        q, k, v = (m(x).view(b, t, -1, size).transpose(1, 2) for m in (self.query, self.key, self.value))
+        # Positions enter here, and here only. The norm after it (QK-norm, arXiv:2302.05442) bounds every score by
+        # sqrt(D), so that attention cannot saturate however the matrices grow.
+        q, k = (rms_norm(rotate(x, cosine, sine), self.config.norm_eps) for x in (q, k))
+        mixed = attend(q, k, v, cache=cache)
+        return self.output(mixed.transpose(1, 2).reshape(b, t, c))
+
+
+class MLP(nn.Module):
+    """Each token thinks for itself: four times as wide, ReLU squared, and back (Primer, arXiv:2109.08668)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.up, self.down = Linear(config.n_embd, 4 * config.n_embd), Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        return self.down(F.relu(self.up(x)).square())
+
+
+class Block(nn.Module):
+    """One layer: attention, then MLP, each added to the residual stream that it read through a norm."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.eps = config.norm_eps
+        self.attention, self.mlp = Attention(config), MLP(config)
+
+    def forward(
+        self, x: Float[Tensor, "B T C"], cosine: Tensor, sine: Tensor, cache: LayerCache | None = None
+    ) -> Float[Tensor, "B T C"]:
+        x = x + self.attention(rms_norm(x, self.eps), cosine, sine, cache)
+        return x + self.mlp(rms_norm(x, self.eps))
+
+
+class GPT(nn.Module):
+    """Token ids in, a distribution over the next token out. Weights are float32; `dtype` is what it computes in."""
+
+    def __init__(self, config: GPTConfig, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config, self.dtype = config, dtype
+        self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.head = Head(config.n_embd, config.vocab_size, config.softcap)
+
+    def features(self, ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
+        """What the head reads, for every token. With a cache, `ids` are the next tokens of every row."""
+        batch, tokens = ids.shape
+        positions = torch.arange(tokens, device=ids.device)[None] if cache is None else cache.positions(tokens)
+        angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)[:, None]
+        cosine, sine = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+        used = 0 if cache is None else int(positions.max()) + 1
+        # Embeddings keep the size they were trained to; the norm puts every token on the same sphere.
+        x = rms_norm(self.embedding(ids).to(self.dtype), self.config.norm_eps)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, cosine, sine, None if cache is None else cache.view(layer, positions, used))
+        if cache is not None:
+            cache.lengths = cache.lengths + tokens
+        return rms_norm(x, self.config.norm_eps)
+
+    def logits(self, features: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows V"]:
+        """Scores of the next token, float32, each within +-softcap."""
+        scores: Tensor = self.head(features)
+        return scores
+
+    def forward(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        return self.logits(self.features(ids))
+
+    def empty_cache(self, batch: int, capacity: int | None = None) -> KVCache:
+        """A cache for `batch` rows of at most `capacity` tokens, the context unless told otherwise."""
+        c = self.config
+        device = self.embedding.weight.device
+        return KVCache(c.n_layer, batch, c.n_kv_head, capacity or c.context, c.head_size, device, self.dtype)
+
+    @torch.no_grad()
+    def init_weights(self, seed: int = 0) -> None:
+        """Fresh weights. Each matrix draws from a stream named after it, so that no order of creation matters.
+
+        Matrices that write to the residual stream start at zero and the head near it: at step 0 every block is the
+        identity and the loss is ln V. The scales are those of notes on small models trained with Muon.
+        """
+        for name, weight in self.named_parameters():
+            draws = torch.Generator().manual_seed(key(seed, "init", name))
+            spread = weight.shape[-1] ** -0.5
+            if name == "embedding.weight":
+                fresh = torch.randn(weight.shape, generator=draws) * 0.8
+            elif name == "head.weight":
+                fresh = torch.randn(weight.shape, generator=draws) * 0.001
+            elif name.endswith(("attention.output.weight", "mlp.down.weight")):
+                fresh = torch.zeros(weight.shape)
+            else:
+                scale = 0.4 if name.endswith("mlp.up.weight") else 1.0
+                fresh = (torch.rand(weight.shape, generator=draws) * 2 - 1) * 3**0.5 * spread * scale
+            weight.copy_(fresh)
+
+
+def rms_norm(x: Float[Tensor, "*rows C"], eps: float) -> Float[Tensor, "*rows C"]:
+    """`x` divided by its root mean square over the last axis; no parameters (arXiv:1910.07467)."""
+    return F.rms_norm(x, (x.shape[-1],), eps=eps)

@@ -1,0 +1,110 @@
+"""The one loss: a weighted sum of negative log-likelihoods, without ever holding all logits.
+
+At 16,384 tokens and 32,768 words the logits are two gigabytes, and training would hold them three times over. But a
+logit is needed only until its token's loss and gradient are known. So the head and the loss are one operation that
+goes through the tokens in chunks, and forms the gradients of features and head on the way forward.
+"""
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+IGNORE = -1  # a target that teaches nothing: padding, prompts, tool output
+CHUNK = 512  # tokens at once: 512 x 4,096 logits are 8 MB, which a processor's cache holds
+
+
+class Targets(Protocol):
+    """What the loss needs of a batch: the next tokens, IGNORE where there is none to learn, and their weights."""
+
+    @property
+    def targets(self) -> Int[Tensor, "B T"]: ...
+    @property
+    def weights(self) -> Float[Tensor, "B T"]: ...
+
+
+class HeadLike(Protocol):
+    """What the loss needs of a head: a matrix and the cap on its products."""
+
+    weight: Any
+    softcap: float
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+def weighted_nll(features: Float[Tensor, "B T C"], head: HeadLike, batch: Targets) -> Float[Tensor, ""]:
+    """Sum over tokens of weight x -ln p(target), in float32; gradients flow to `features` and `head.weight`."""
+    targets, weights, rows = batch.targets.flatten(), batch.weights.flatten(), features.flatten(0, 1)
+    # Ignored targets are left out before the head, not multiplied by zero after it: in a chat batch they are most.
+    kept = (targets != IGNORE).nonzero().squeeze(1)
+    loss: Tensor = ChunkedNLL.apply(rows[kept], head.weight, targets[kept], weights[kept], head.softcap)
+    return loss
+
+
+def weighted_nll_plainly(features: Float[Tensor, "B T C"], head: HeadLike, batch: Targets) -> Float[Tensor, ""]:
+    """What `weighted_nll` computes, with all logits at once: the page to read, and its oracle."""
+    nll = F.cross_entropy(head(features).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="none")
+    return (nll * batch.weights.flatten()).sum()
+
+
+class ChunkedNLL(torch.autograd.Function):
+    """Sum of weight x nll over N tokens. The gradient of a logit z, capped to c tanh(z / c), is
+
+    weight x (softmax - one_hot(target)) x (1 - tanh(z / c)^2)
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Float[Tensor, "N C"],
+        weight: Float[Tensor, "V C"],
+        targets: Int[Tensor, " N"],
+        weights: Float[Tensor, " N"],
+        softcap: float,
+    ) -> Float[Tensor, ""]:
+        exact = torch.float64 if features.dtype == torch.float64 else torch.float32
+        matrix = weight.to(features.dtype)
+        total = torch.zeros((), dtype=exact, device=features.device)
+        needed = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        feature_grads, matrix_grad = [], torch.zeros_like(weight) if needed else None
+        for part, target, scale in zip(features.split(CHUNK), targets.split(CHUNK), weights.split(CHUNK), strict=True):
+            tanh = torch.tanh((part @ matrix.T).to(exact) / softcap)
+            logits = softcap * tanh
+            normaliser = logits.logsumexp(dim=-1)
+            chosen = logits.gather(1, target[:, None]).squeeze(1)
+            total += ((normaliser - chosen) * scale).sum()
+            if matrix_grad is not None:
+                slope = torch.exp(logits - normaliser[:, None])
+                slope.scatter_add_(1, target[:, None], -torch.ones_like(slope[:, :1]))
+                slope *= (1 - tanh.square()) * scale[:, None].to(exact)
+                slope = slope.to(features.dtype)
+                feature_grads.append(slope @ matrix)
+                matrix_grad += slope.T @ part
+        if matrix_grad is not None:
+            ctx.save_for_backward(torch.cat(feature_grads) if feature_grads else torch.zeros_like(features), matrix_grad)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        feature_grad, matrix_grad = ctx.saved_tensors
+        scale = outputs[0]
+        return feature_grad * scale.to(feature_grad.dtype), matrix_grad * scale.to(matrix_grad.dtype), None, None, None
+
+
+@torch.no_grad()
+def log_probabilities(
+    features: Float[Tensor, "B T C"], head: HeadLike, targets: Int[Tensor, "B T"]
+) -> Float[Tensor, "B T"]:
+    """ln p(target) of every token, 0 where the target is IGNORE; in chunks, without gradients."""
+    rows, flat = features.flatten(0, 1), targets.flatten()
+    kept = (flat != IGNORE).nonzero().squeeze(1)
+    found = []
+    for part, target in zip(rows[kept].split(CHUNK), flat[kept].split(CHUNK), strict=True):
+        logits = head(part)
+        found.append(logits.gather(1, target[:, None]).squeeze(1) - logits.logsumexp(dim=-1))
+    exact = torch.float64 if features.dtype == torch.float64 else torch.float32
+    result = torch.zeros(flat.shape, dtype=exact, device=flat.device)
+    result[kept] = torch.cat(found) if found else result[:0]
+    return result.view(targets.shape)

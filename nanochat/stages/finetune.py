@@ -1,0 +1,173 @@
+"""Midtraining and fine-tuning: the same loop on conversations, where only the assistant's words are learned.
+
+`midtrain` teaches the chat format and the skills: copying from the context, calling tools, arithmetic. `sft` teaches
+what to say to people. They differ in their mixture of tasks and their numbers, and in nothing else.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from nanochat.checkpoint import newest
+from nanochat.config import from_json, parse
+from nanochat.data import recipes
+from nanochat.engine import Engine
+from nanochat.errors import CheckpointError
+from nanochat.gpt import GPT, GPTConfig
+from nanochat.loss import IGNORE
+from nanochat.optim import Together, build_optimizer, trapezoid
+from nanochat.runtime import Runtime, home
+from nanochat.stages.presets import PRESETS
+from nanochat.stages.sample import ask
+from nanochat.stages.stage import Stage, open_stage, read_stage
+from nanochat.tasks import Table, catalogue, example_for, mixture, tools_for
+from nanochat.tokenizer import Tokenizer, render
+from nanochat.train import Batch, train
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Continue a model on conversations: the chat format and skills (midtrain), then what to say (sft)."""
+
+    run: str = ""
+    """the run's name; by default the preset's"""
+    preset: str = "laptop"
+    """fills the fields below; a flag beside it wins"""
+    base: Literal["", "pretrain", "midtrain", "sft"] = ""
+    """the stage to continue; by default the one before"""
+    steps: int = 300
+    """optimizer steps"""
+    rows: int = 8
+    """rows of a micro-batch, on each process"""
+    accumulate: int = 1
+    """micro-batches a step"""
+    rate: float = 0.5
+    """learning rates, as a share of pretraining's"""
+    warmdown: float = 0.5
+    """share of the steps over which the rate falls to zero"""
+    lapse_every: int = 50
+    """steps between two answers to the same question; 0: never"""
+    save_every: int = 200
+    """steps between two checkpoints; 0: only at the end"""
+    seed: int = 0
+    """of everything that is drawn"""
+    device: str = "auto"
+    """auto, cpu, cuda or mps"""
+    dtype: str = "auto"
+    """of products: auto, bfloat16, float32 or float64"""
+    deterministic: bool = False
+    """the same bits again on the same machine, a little slower"""
+
+
+LAPSE_QUESTION = "How do I make pancakes?"
+BEFORE = {"midtrain": "pretrain", "sft": "midtrain", "rl": "sft"}
+
+
+def main(argv: Sequence[str], name: Literal["midtrain", "sft"]) -> int:
+    """The verbs `midtrain` and `sft`."""
+    presets = {preset: fields.get(name, {}) for preset, fields in PRESETS.items()}
+    return finetune(name, parse(FinetuneConfig, argv, prog=f"nanochat {name}", presets=presets))
+
+
+def finetune(name: Literal["midtrain", "sft"], config: FinetuneConfig) -> int:
+    """Run the stage; 0 when it is done."""
+    base = config.base or BEFORE[name]
+    with open_stage(name, config, parents=[base]) as stage:
+        if stage is None:
+            return 0
+        model, optimizer, tokenizer = continued(stage, base, config.rate)
+        start, cursor = stage.resume(model, optimizer)
+        kitchen = recipes(home())
+        engine = Engine(model, tokenizer, stage.runtime, tools_for(kitchen))
+        conversations = conversation_stream(
+            tokenizer, kitchen, name, config.seed, model.config.context + 1, int(str(cursor.get("next", 0)))
+        )
+        batches = row_batches(conversations, config.rows, stage.runtime)
+        schedule = trapezoid(config.steps, config.steps // 20, round(config.warmdown * config.steps))
+        steps = train(
+            model, optimizer, batches, schedule, steps=config.steps, accumulate=config.accumulate, start=start, ranks=stage.ranks
+        )
+        for step in stage.training(steps, model, optimizer, config.steps, start):
+            done = step.index + 1
+            if config.lapse_every and (done % config.lapse_every == 0 or done == config.steps):
+                stage.lapse(done, LAPSE_QUESTION, ask(engine, LAPSE_QUESTION, config.seed))
+            cursor = step.cursor
+        stage.save(model, optimizer, config.steps, cursor)
+        tokens = config.steps * config.accumulate * config.rows * model.config.context * stage.runtime.world
+        stage.finish(plan={"steps": config.steps, "tokens": tokens, "base": base, "mixture": describe(mixture(name))})
+    return 0
+
+
+def continued(stage: Stage, base: str, rate: float) -> tuple[GPT, Together, Tokenizer]:
+    """The model and the optimizer that `base` ended with, at `rate` times pretraining's learning rates."""
+    found = newest(stage.run / base)
+    if found is None:
+        raise CheckpointError(f"a checkpoint of {base} in {stage.run}", "none", f"run it first: python -m nanochat {base}")
+    model = model_in_training(found.state["config"], stage.runtime)
+    plan = read_stage(stage.run, "pretrain")["plan"]
+    optimizer = build_optimizer(
+        model,
+        matrix_lr=rate * plan["matrix_lr"],
+        embedding_lr=rate * plan["embedding_lr"],
+        head_lr=rate * plan["head_lr"],
+        dtype=stage.runtime.dtype,
+    )
+    found.restore(model, optimizer)
+    return model, optimizer, Tokenizer.load(stage.run / "tokenizer")
+
+
+def model_in_training(config: dict[str, object], runtime: Runtime) -> GPT:
+    """An empty model of a saved configuration, on the runtime's device."""
+    return GPT(from_json(GPTConfig, config), runtime.dtype).to(runtime.device)
+
+
+def describe(table: Table) -> dict[str, float]:
+    """Shares of a mixture by task, for the record."""
+    total = sum(table.values())
+    return {task: weight / total for task, weight in table.items()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Conversations laid end to end to T + 1 tokens, and the index of the first conversation after them."""
+
+    ids: np.ndarray
+    mask: np.ndarray
+    following: int
+
+
+def conversation_stream(tokenizer: Tokenizer, kitchen: Sequence[object], name: str, seed: int, length: int, following: int) -> Iterator[Row]:
+    """Rows of whole conversations, without end: as many of the next ones as fit, then padding.
+
+    A conversation longer than a row is cut at its end. Conversation i is a function of (seed, stage, i), so the index
+    of the next one is all that a cursor needs.
+    """
+    tasks = catalogue(kitchen)  # type: ignore[arg-type]
+    table = mixture(name)  # type: ignore[arg-type]
+    ids: list[int] = []
+    mask: list[int] = []
+    while True:
+        _, example = example_for(tasks, table, following, seed)
+        rendered = render(tokenizer, example.conversation, length)
+        if ids and len(ids) + len(rendered.ids) > length:
+            padding = [0] * (length - len(ids))
+            yield Row(np.array(ids + padding), np.array(mask + padding), following)
+            ids, mask = [], []
+        ids += rendered.ids
+        mask += rendered.mask
+        following += 1
+
+
+def row_batches(rows: Iterator[Row], count: int, runtime: Runtime) -> Iterator[Batch]:
+    """This process's share of each `count` x world rows: rank r takes rows r, r + world, ..."""
+    while True:
+        all_rows = [next(rows) for _ in range(count * runtime.world)]
+        mine = all_rows[runtime.rank :: runtime.world]
+        ids = torch.from_numpy(np.stack([row.ids for row in mine])).long()
+        mask = torch.from_numpy(np.stack([row.mask for row in mine])).bool()
+        targets = torch.where(mask, ids, IGNORE)[:, 1:]
+        ids, targets = ids.to(runtime.device), targets.to(runtime.device)
+        yield Batch(ids[:, :-1], targets, (targets != IGNORE).float(), {"next": all_rows[-1].following})

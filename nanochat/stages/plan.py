@@ -1,0 +1,131 @@
+"""`nanochat plan`: parameters, operations, memory and time of a pretraining run, before anything runs."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from nanochat.config import dumps, parse, to_json
+from nanochat.gpt import GPT
+from nanochat.optim import build_optimizer
+from nanochat.plan import Plan, plan
+from nanochat.runtime import STATED_PEAK, Runtime, detect, measure_peak
+from nanochat.stages.presets import PRESETS
+from nanochat.train import Batch, train
+
+STATED_MFU = 0.4  # share of a GPU's stated peak that a run is planned to reach: an assumption, not a measurement
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """What a depth costs: parameters, operations, tokens, steps, memory, and the time on this machine or a stated one."""
+
+    preset: str = "laptop"
+    """fills the fields below; a flag beside it wins"""
+    depth: int = 4
+    """the dial: layers, and by it width, heads, batch, rates, tokens"""
+    vocab_size: int = 4096
+    """tokens of the vocabulary"""
+    context: int = 512
+    """tokens a row"""
+    kv_heads: int = 1
+    """heads of keys and values; 0: as many as query heads"""
+    tokens_per_step: int = 0
+    """0: by the dial"""
+    steps: int = 0
+    """0: by the dial"""
+    world: int = 1
+    """processes"""
+    machine: Literal["this", "a100", "h100", "h200", "b200"] = "this"
+    """this one, measured for two seconds; or a GPU, by its maker's stated peak"""
+    device: str = "auto"
+    """auto, cpu, cuda or mps"""
+    dtype: str = "auto"
+    """of products: auto, bfloat16, float32 or float64"""
+    json: bool = False
+    """one JSON object, and nothing else"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """The verb `plan`."""
+    known = {"depth", "context", "tokens_per_step", "steps"}
+    presets = {
+        name: {"vocab_size": stages["tokenizer"]["vocab_size"], **{k: v for k, v in stages["pretrain"].items() if k in known}}
+        for name, stages in PRESETS.items()
+    }
+    if any(word.split("=")[0] == "--depth" for word in argv) and not any(word.startswith("--preset") for word in argv):
+        presets = {name: {} for name in PRESETS}  # a depth by itself asks what the dial says
+    config = parse(PlanConfig, argv, prog="nanochat plan", presets=presets)
+    chosen = plan(
+        config.depth, vocab_size=config.vocab_size, context=config.context, kv_heads=config.kv_heads,
+        tokens_per_step=config.tokens_per_step, steps=config.steps, world=config.world,
+    )  # fmt: skip
+    figures = report(chosen, config)
+    if config.json:
+        print(dumps(figures), end="")
+    else:
+        show(figures, chosen)
+    return 0
+
+
+def report(chosen: Plan, config: PlanConfig) -> dict[str, Any]:
+    """The plan and its time, ready for JSON."""
+    if config.machine == "this":
+        runtime = detect(config.device, config.dtype)
+        peak, speed = measure_peak(runtime), calibrate(chosen, runtime)
+        source = f"measured on this machine ({runtime.device.type}, {str(runtime.dtype).removeprefix('torch.')})"
+    else:
+        peak = STATED_PEAK[config.machine]
+        speed = STATED_MFU * peak / chosen.flops_per_token
+        source = f"stated peak of one {config.machine}, at an assumed {STATED_MFU:.0%} of it; not run"
+    total = sum(chosen.parameters.values())
+    return {
+        **to_json(chosen), "parameters_total": total, "tokens": chosen.tokens, "flops": chosen.flops,
+        "tokens_per_second": speed * config.world, "seconds": chosen.tokens / (speed * config.world), "peak_flops": peak,
+        "mfu": speed * chosen.flops_per_token / peak, "world": config.world, "speed_source": source,
+    }  # fmt: skip
+
+
+def calibrate(chosen: Plan, runtime: Runtime, seconds: float = 2.0) -> float:
+    """Tokens a second of real training steps of this model, tried for about `seconds`."""
+    model = GPT(chosen.model, runtime.dtype).to(runtime.device)
+    model.init_weights()
+    optimizer = build_optimizer(model, matrix_lr=0.0, embedding_lr=0.0, head_lr=0.0, dtype=runtime.dtype)
+    ids = torch.randint(0, chosen.model.vocab_size, (chosen.rows, chosen.model.context), device=runtime.device)
+    batch = Batch(ids, ids, torch.ones_like(ids, dtype=torch.float32), {})
+    speeds, deadline = [], time.perf_counter() + seconds
+    for step in train(model, optimizer, iter(lambda: batch, None), lambda _: 0.0, steps=1000):
+        speeds.append(step.tokens / step.seconds)
+        if time.perf_counter() > deadline and len(speeds) > 1:
+            break
+    return max(speeds[1:])
+
+
+def show(figures: dict[str, Any], chosen: Plan) -> None:
+    """The plan as a table."""
+    table = Table(title=f"depth {chosen.model.n_layer}", title_justify="left", show_header=False, box=None)
+    for part, count in chosen.parameters.items():
+        table.add_row(f"parameters, {part}", f"{count:,}")
+    table.add_row("parameters, all", f"{figures['parameters_total']:,}")
+    m = chosen.model
+    table.add_row("shape", f"{m.n_layer} layers x {m.n_embd}, {m.n_head} heads of {m.head_size}, {m.n_kv_head} of keys and values")
+    table.add_row("FLOPs a token", f"{chosen.flops_per_token:.3g}")
+    table.add_row("batch", f"{chosen.tokens_per_step:,} tokens a step: {chosen.accumulate} x {chosen.rows} rows x {m.context}")
+    table.add_row("run", f"{chosen.steps:,} steps, {chosen.tokens:,} tokens, {chosen.flops:.3g} FLOPs")
+    table.add_row("memory", f"about {chosen.memory_gb:.1f} GB a process")
+    table.add_row("speed", f"{figures['tokens_per_second']:,.0f} tokens/s, {figures['mfu']:.0%} of {figures['peak_flops'] / 1e9:,.0f} GFLOP/s")
+    table.add_row("time", readable(figures["seconds"]))
+    table.add_row("", figures["speed_source"])
+    Console().print(table, highlight=False)
+
+
+def readable(seconds: float) -> str:
+    """Seconds as a person says them."""
+    for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,31 @@
+"""Presets: what `--preset NAME` fills in, stage by stage. A preset fixes steps, never minutes.
+
+Sizes were chosen by measurement; LOG.md has the runs.
+"""
+
+from typing import Any
+
+Fields = dict[str, Any]
+
+PRESETS: dict[str, dict[str, Fields]] = {
+    # Everything, end to end, in about a minute: to see the parts work, not to be useful.
+    "tiny": {
+        "run": {"minutes": 1},
+        "tokenizer": {"sources": ("cookbook",), "vocab_size": 1536},
+        "pretrain": {"depth": 2, "context": 256, "tokens_per_step": 4096, "steps": 150, "lapse_every": 50, "eval_documents": 40},
+        "midtrain": {"steps": 120, "rows": 16, "lapse_every": 40},
+        "sft": {"steps": 80, "rows": 16, "lapse_every": 40},
+        "rl": {"steps": 10, "prompts": 8, "samples": 8, "rows": 64, "max_tokens": 48, "lapse_every": 5},
+        "eval": {"questions": 40, "documents": 60, "conversations": 6},
+    },
+    # A quarter of an hour on two laptop cores: the kitchen assistant.
+    "laptop": {
+        "run": {"minutes": 15},
+        "tokenizer": {"sources": ("cookbook", "wikipedia"), "vocab_size": 4096},
+        "pretrain": {"depth": 4, "context": 512, "tokens_per_step": 4096, "steps": 700},
+        "midtrain": {"steps": 500},
+        "sft": {"steps": 400},
+        "rl": {"steps": 60},
+        "eval": {"questions": 200},
+    },
+}

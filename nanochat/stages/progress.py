@@ -1,0 +1,45 @@
+"""A progress bar with loss, speed, utilisation and the time still to go; plain lines where there is no terminal."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """`with Progress(console, "pretrain", total) as progress: progress.advance(done, loss=..., speed=..., mfu=...)`."""
+
+    def __init__(self, console: Console, title: str, total: int, start: int = 0) -> None:
+        self.console, self.title, self.total, self.start = console, title, total, start
+        self.began = self.last_line = time.perf_counter()
+        self.loss = 0.0
+        self.bar = Bar(
+            TextColumn(f"{title:<9}"), BarColumn(None), TextColumn("{task.completed:>5}/{task.total}  {task.fields[figures]}"),
+            TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn(),
+            console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task(title, total=total, completed=start, figures="")
+
+    def __enter__(self) -> "Progress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def advance(self, done: int, *, loss: float, speed: float, mfu: float, note: str = "") -> None:
+        """Show that `done` steps are done. The loss shown is a running mean, since a single step's is noisy."""
+        weight = max(0.05, 1 / (done - self.start))
+        self.loss += weight * (loss - self.loss)
+        figures = f"loss {self.loss:.3f}  {speed:>7,.0f} tok/s  MFU {100 * mfu:.0f} %{note}"
+        self.bar.update(self.task, completed=done, figures=figures)
+        now = time.perf_counter()
+        if not self.console.is_terminal and (now - self.last_line > SECONDS_BETWEEN_LINES or done == self.total):
+            self.last_line = now
+            left = (now - self.began) / (done - self.start) * (self.total - done)
+            line = f"{self.title:<9} {done:>5}/{self.total}  {figures}  {left:.0f} s left"
+            self.console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,126 @@
+"""Reinforcement learning with verifiable rewards: the model answers, a grader checks, better answers become likelier."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nanochat.config import parse
+from nanochat.data import recipes
+from nanochat.engine import Engine, Sampling
+from nanochat.errors import UsageError
+from nanochat.optim import trapezoid
+from nanochat.rollout import Question, Rollout, roll_out, sampling_seed, to_batches
+from nanochat.runtime import home
+from nanochat.stages.finetune import BEFORE, continued, describe
+from nanochat.stages.presets import PRESETS
+from nanochat.stages.sample import ask
+from nanochat.stages.stage import Stage, open_stage
+from nanochat.tasks import Table, Task, catalogue, example_for, mixture, tools_for
+from nanochat.train import Batch, train
+
+
+@dataclass(frozen=True)
+class ReinforceConfig:
+    """Reinforcement learning on tasks whose answers a program can check."""
+
+    run: str = ""
+    """the run's name; by default the preset's"""
+    preset: str = "laptop"
+    """fills the fields below; a flag beside it wins"""
+    steps: int = 60
+    """optimizer steps, each on fresh answers"""
+    prompts: int = 16
+    """questions a step"""
+    samples: int = 8
+    """answers to each question"""
+    rows: int = 32
+    """answers of a micro-batch"""
+    max_tokens: int = 96
+    """longest answer, in tokens that the model draws"""
+    rate: float = 0.1
+    """learning rates, as a share of pretraining's; falls to zero"""
+    lapse_every: int = 20
+    """steps between two answers to the same question; 0: never"""
+    save_every: int = 20
+    """steps between two checkpoints; 0: only at the end"""
+    seed: int = 0
+    """of everything that is drawn"""
+    device: str = "auto"
+    """auto, cpu, cuda or mps"""
+    dtype: str = "auto"
+    """of products: auto, bfloat16, float32 or float64"""
+    deterministic: bool = False
+    """the same bits again on the same machine, a little slower"""
+
+
+LAPSE_QUESTION = "2 cups of flour serve 4. How much for 10 people?"
+
+
+def main(argv: Sequence[str]) -> int:
+    """The verb `rl`."""
+    presets = {preset: fields.get("rl", {}) for preset, fields in PRESETS.items()}
+    return reinforce(parse(ReinforceConfig, argv, prog="nanochat rl", presets=presets))
+
+
+def reinforce(config: ReinforceConfig) -> int:
+    """Run the stage; 0 when it is done."""
+    with open_stage("rl", config, parents=[BEFORE["rl"]]) as stage:
+        if stage is None:
+            return 0
+        model, optimizer, tokenizer = continued(stage, BEFORE["rl"], config.rate)
+        start, cursor = stage.resume(model, optimizer)
+        kitchen = recipes(home())
+        engine = Engine(model, tokenizer, stage.runtime, tools_for(kitchen))
+        batches = rollout_batches(stage, engine, catalogue(kitchen), mixture("rl"), start)
+        # Every process must read as many micro-batches as the others, whatever its answers are.
+        accumulate = -(-share(config.prompts, stage) * config.samples // config.rows)
+        schedule = trapezoid(config.steps, 0, config.steps)
+        steps = train(model, optimizer, batches, schedule, steps=config.steps, accumulate=accumulate, start=start, ranks=stage.ranks)
+        for step in stage.training(steps, model, optimizer, config.steps, start):
+            done, cursor = step.index + 1, step.cursor
+            figures = {name: float(str(cursor[name])) for name in ("reward", "answer_tokens", "stopped")}
+            stage.measure(step.index, **figures)
+            if config.lapse_every and (done % config.lapse_every == 0 or done == config.steps):
+                stage.lapse(done, LAPSE_QUESTION, ask(engine, LAPSE_QUESTION, config.seed))
+        stage.save(model, optimizer, config.steps, cursor)
+        stage.finish(plan={"steps": config.steps, "answers": config.steps * config.prompts * config.samples, "mixture": describe(mixture("rl"))})
+    return 0
+
+
+def share(prompts: int, stage: Stage) -> int:
+    """Questions a step on each process."""
+    if prompts % stage.runtime.world:
+        raise UsageError("prompts a multiple of the processes", f"{prompts} and {stage.runtime.world}", "change --prompts")
+    return prompts // stage.runtime.world
+
+
+def rollout_batches(stage: Stage, engine: Engine, tasks: dict[str, Task], table: Table, start: int) -> Iterator[Batch]:
+    """Micro-batches of fresh answers, step after step. Nothing is drawn ahead: each step's answers are its model's own."""
+    config, step = stage.config, start
+    mine = share(config.prompts, stage)
+    while True:
+        first = step * config.prompts
+        questions = [question(tasks, table, first + i, config.seed) for i in range(stage.runtime.rank, config.prompts, stage.runtime.world)]
+        sampling = Sampling(max_tokens=config.max_tokens, seed=sampling_seed(config.seed, step))
+        rows = [(stage.runtime.rank + i * stage.runtime.world) * config.samples + s for i in range(mine) for s in range(config.samples)]
+        rollouts = roll_out(engine, questions, config.samples, sampling, rows)
+        yield from to_batches(rollouts, config.rows, stage.runtime, summary(stage, step, rollouts))
+        step += 1
+
+
+def question(tasks: dict[str, Task], table: Table, index: int, seed: int) -> Question:
+    """The question of this index."""
+    name, example = example_for(tasks, table, index, seed)
+    return Question(tasks[name], example)
+
+
+def summary(stage: Stage, step: int, rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """The cursor after a step's answers: the next step, and what the answers were like over all processes."""
+    sums = [
+        float(len(rollouts)),
+        sum(r.reward for r in rollouts),
+        float(sum(sum(r.completion.sampled) for r in rollouts)),
+        float(sum(r.completion.finish == "stop" for r in rollouts)),
+    ]
+    count, reward, tokens, stopped = stage.ranks.total(sums)
+    return {"next": step + 1, "reward": reward / count, "answer_tokens": tokens / count, "stopped": stopped / count}

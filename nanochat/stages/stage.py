@@ -1,0 +1,294 @@
+"""What every training stage does besides training: find its place in a run, resume, record, show progress, stop cleanly."""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from nanochat.checkpoint import Checkpoint, newest, run_folder, save, write_atomically
+from nanochat.config import dumps, to_json
+from nanochat.distributed import barrier, joined
+from nanochat.errors import CheckpointError, NanochatError
+from nanochat.gpt import GPT
+from nanochat.optim import Together
+from nanochat.plan import flops_per_token
+from nanochat.runtime import Runtime, commit, detect, machine, measure_peak, peak_memory_gb, versions
+from nanochat.stages.progress import Progress
+from nanochat.train import Ranks, Step
+
+# Fields of a configuration that say where and how loudly, not what: changing them makes no stage stale.
+NOT_INPUTS = {"run", "device", "threads", "save_every", "preset"}
+
+
+class StageConfig(Protocol):
+    """The fields that every stage's configuration has."""
+
+    @property
+    def run(self) -> str: ...
+    @property
+    def preset(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def deterministic(self) -> bool: ...
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user, or the system, asked us to stop, and what was done so far is saved."""
+
+
+@dataclass
+class Stage:
+    """One stage of one run, open in this process."""
+
+    name: str
+    config: Any
+    run: Path
+    runtime: Runtime
+    ranks: Ranks
+    console: Console
+    fingerprint: str
+    peak_flops: float
+    earlier_seconds: float = 0.0  # spent on this stage before it was interrupted
+    began: float = field(default_factory=time.perf_counter)
+    stop_asked: bool = False
+    last_saved: int = -1
+
+    @property
+    def folder(self) -> Path:
+        """`ROOT/NAME/STAGE`."""
+        return self.run / self.name
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this stage so far, earlier sessions included."""
+        return self.earlier_seconds + time.perf_counter() - self.began
+
+    def resume(self, model: GPT, optimizer: Together) -> tuple[int, dict[str, Any]]:
+        """Fill model and optimizer from this stage's newest checkpoint: (steps done, cursor); (0, {}) at the start."""
+        found = newest(self.folder)
+        if found is None:
+            self.forget_metrics_from(0)
+            return 0, {}
+        found.restore(model, optimizer)
+        self.warn_of_another_machine(found)
+        self.earlier_seconds = float(found.state["seconds"])
+        self.last_saved = found.step
+        self.forget_metrics_from(found.step)
+        self.say(f"resuming {self.name} after step {found.step}")
+        return found.step, dict(found.state["cursor"])
+
+    def warn_of_another_machine(self, found: Checkpoint) -> None:
+        """Say where the bits of a resumed run may differ from those of a run never stopped."""
+        here = {**machine(self.runtime), **versions()}
+        there = {**found.state["machine"], **found.state["versions"]}
+        if odd := [key for key in ("threads", "instructions", "dtype", "device", "torch") if here.get(key) != there.get(key)]:
+            changes = ", ".join(f"{key} {there.get(key)} -> {here.get(key)}" for key in odd)
+            self.say(f"[yellow]the last bits may differ from an uninterrupted run: {changes}[/]")
+
+    def forget_metrics_from(self, step: int) -> None:
+        """Drop this stage's lines of metrics and samples from `step` on: they will be written again."""
+        if not self.runtime.is_main:
+            return
+        for path in (self.run / "metrics.jsonl", self.folder / "timelapse.jsonl"):
+            if path.exists():
+                kept = [row for row in read_jsonl(path) if row.get("stage") != self.name or row.get("step", -1) < step]
+                write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+    def training(self, steps: Iterator[Step], model: GPT, optimizer: Together, total: int, start: int) -> Iterator[Step]:
+        """Pass on each step, after its line in metrics.jsonl and on the screen; save in time, and when asked to stop.
+
+        The caller's body runs between two steps; what it measures it adds with `measure`.
+        """
+        flops = flops_per_token(model.config)
+        with Progress(self.console, self.name, total, start) as progress:
+            for step in steps:
+                speed = step.tokens / step.seconds
+                # Peaks are those of one process; a step's tokens were read by all of them.
+                mfu = speed * flops / (self.peak_flops * self.runtime.world)
+                self.write_metrics(step, speed, mfu)
+                progress.advance(step.index + 1, loss=step.loss, speed=speed, mfu=mfu)
+                if step.skipped:
+                    self.say(f"[yellow]{self.name} step {step.index}: {step.skipped}; weights left as they were[/]")
+                yield step
+                done, every = step.index + 1, getattr(self.config, "save_every", 0)
+                stopping = self.ranks.total([float(self.stop_asked)])[0] > 0
+                if done < total and (stopping or (every and done % every == 0)):
+                    self.save(model, optimizer, done, step.cursor)
+                if stopping and done < total:
+                    raise Interrupted(f"{self.name} saved after step {done} of {total}; the same command goes on from there")
+
+    def write_metrics(self, step: Step, speed: float, mfu: float) -> None:
+        """One line of metrics.jsonl for a step."""
+        row = {
+            "time": round(time.time(), 3), "stage": self.name, "step": step.index, "tokens": step.tokens,
+            "learned": step.learned, "loss": step.loss, "grad_norm": step.grad_norm, "lr": step.lr,
+            "tokens_per_second": round(speed, 1), "mfu": round(mfu, 4),
+        }  # fmt: skip
+        self.append("metrics.jsonl", row | ({"skipped": step.skipped} if step.skipped else {}))
+
+    def measure(self, step: int, **figures: float) -> None:
+        """A line of metrics.jsonl with figures measured after `step`."""
+        self.append("metrics.jsonl", {"time": round(time.time(), 3), "stage": self.name, "step": step, **figures})
+
+    def lapse(self, step: int, prompt: str, text: str) -> None:
+        """Keep what the model made of `prompt` after `step`, and show it."""
+        self.append(f"{self.name}/timelapse.jsonl", {"stage": self.name, "step": step, "prompt": prompt, "text": text})
+        if self.runtime.is_main:
+            one_line = " ".join(text.split())[: max(20, self.console.width - 30)]
+            self.console.print(f"  step {step:>5}  {prompt!r} ->", style="dim", end=" ", markup=False, highlight=False)
+            self.console.print(one_line, style="italic", markup=False, highlight=False, overflow="ellipsis", no_wrap=True)
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """One JSON object at the end of a file of the run; by the main process only."""
+        if self.runtime.is_main:
+            path = self.run / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def save(self, model: GPT, optimizer: Together, step: int, cursor: Mapping[str, Any]) -> None:
+        """A checkpoint after `step` steps, once."""
+        if step != self.last_saved and self.runtime.is_main:
+            state = {
+                "stage": self.name, "cursor": dict(cursor), "seconds": self.seconds, "seed": self.config.seed,
+                "fingerprint": self.fingerprint, "tokenizer": read_stage(self.run, "tokenizer")["tokenizer"],
+            }  # fmt: skip
+            save(self.folder, step, model, optimizer, self.runtime, state)
+        self.last_saved = step
+        barrier(self.runtime)
+
+    def finish(self, **about: Any) -> None:
+        """Mark the stage as finished, with what it was and what it took."""
+        write_stage(self, self.seconds, about)
+
+    def say(self, text: str) -> None:
+        """A line on the screen, from the main process."""
+        if self.runtime.is_main:
+            self.console.print(text, highlight=False)
+
+
+@contextlib.contextmanager
+def open_stage(name: str, config: StageConfig, parents: Sequence[str], inputs: Mapping[str, Any] | None = None) -> Iterator[Stage | None]:
+    """The stage of a run, ready to work; None where it is finished and nothing that it depends on has changed.
+
+    `parents` are the stages it builds on, which must be finished; `inputs` is what it depends on besides them and its
+    own configuration. SIGINT and SIGTERM let the current step end, save, and raise Interrupted; a second one acts at once.
+    """
+    run = run_folder(config.run or config.preset)
+    fingerprint = fingerprint_of(name, config, run, parents, inputs or {})
+    console = Console(stderr=True)
+    runtime = detect(config.device, config.dtype, deterministic=config.deterministic)
+    if (done := read_stage(run, name)) and done["fingerprint"] == fingerprint and done["finished"]:
+        if runtime.is_main:
+            console.print(f"{name}: done before, nothing has changed ({run / name})", style="dim", highlight=False)
+        yield None
+        return
+    with joined(runtime) as ranks:
+        if runtime.is_main:
+            set_aside_if_stale(run / name, fingerprint)
+            (run / name).mkdir(parents=True, exist_ok=True)
+            write_atomically(run / name / "started.json", dumps({"fingerprint": fingerprint, "config": config}))
+        barrier(runtime)
+        stage = Stage(name, config, run, runtime, ranks, console, fingerprint, measure_peak(runtime))
+        with stop_signals(stage):
+            yield stage
+
+
+def set_aside_if_stale(folder: Path, fingerprint: str) -> None:
+    """Move a folder made from other inputs out of the way, as `.NAME.previous`."""
+    started = read_json(folder / "started.json")
+    if folder.exists() and started is not None and started["fingerprint"] != fingerprint:
+        previous = folder.with_name(f".{folder.name}.previous")
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+
+
+@contextlib.contextmanager
+def stop_signals(stage: Stage) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM end the current step, and the second act as usual."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stage.stop_asked:
+            raise KeyboardInterrupt
+        stage.stop_asked = True
+        stage.say("[yellow]stopping after this step, and saving; once more to stop at once[/]")
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread, where signals can't be caught
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def fingerprint_of(name: str, config: StageConfig, run: Path, parents: Sequence[str], inputs: Mapping[str, Any]) -> str:
+    """A hash of everything that decides what a stage makes. Raises CheckpointError where a parent is unfinished."""
+    above = {}
+    for parent in parents:
+        found = read_stage(run, parent)
+        if not found or not found["finished"]:
+            raise CheckpointError(f"a finished {parent} stage in {run}", "none", f"run it first: python -m nanochat {parent}")
+        above[parent] = found["fingerprint"]
+    own = {f.name: to_json(getattr(config, f.name)) for f in fields(config) if f.name not in NOT_INPUTS}  # type: ignore[arg-type]
+    decides = json.dumps([name, own, above, to_json(inputs)], sort_keys=True)
+    return hashlib.sha256(decides.encode()).hexdigest()
+
+
+def write_stage(stage: Stage, seconds: float, about: Mapping[str, Any]) -> None:
+    """`stage.json`: what a finished stage was made from and what it took. Its presence means that it is finished."""
+    if stage.runtime.is_main:
+        record = {
+            "stage": stage.name, "finished": True, "fingerprint": stage.fingerprint, "config": stage.config,
+            "seconds": seconds, "seed": stage.config.seed, "peak_flops": stage.peak_flops,
+            "peak_memory_gb": peak_memory_gb(), "commit": commit(), "versions": versions(),
+            "machine": machine(stage.runtime), "time": time.time(), **about,
+        }  # fmt: skip
+        write_atomically(stage.folder / "stage.json", dumps(record))
+    barrier(stage.runtime)
+
+
+def read_stage(run: Path, name: str) -> dict[str, Any]:
+    """The record of a finished stage; empty where there is none."""
+    return read_json(run / name / "stage.json") or {}
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None where there is no file. Raises CheckpointError for a damaged one."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"JSON in {path}", str(error), "delete that file, and the stage will be run again") from error
+    return found
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; a line cut short by a crash is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def disk_error(error: OSError) -> NanochatError:
+    """A full or read-only disk, said in one line."""
+    return CheckpointError("a disk to write to", str(error), "free some space or set NANOCHAT_HOME; the last checkpoint is whole")

@@ -1,0 +1,227 @@
+"""The model against `transformers`' NanoChatForCausalLM, and against its own cache."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from nanochat import attention, gpt
+from nanochat.errors import UsageError
+from nanochat.gpt import GPT, GPTConfig
+
+SHAPES = [
+    pytest.param(GPTConfig(vocab_size=320, n_layer=3, n_head=4, n_kv_head=4, n_embd=64, context=64), id="MHA"),
+    pytest.param(GPTConfig(vocab_size=257, n_layer=2, n_head=6, n_kv_head=2, n_embd=96, context=80), id="GQA"),
+    pytest.param(GPTConfig(vocab_size=512, n_layer=5, n_head=2, n_kv_head=1, n_embd=128, context=96), id="MQA"),
+    pytest.param(GPTConfig(vocab_size=300, n_layer=1, n_head=1, n_kv_head=1, n_embd=32, context=40, rope_base=1e4), id="one"),
+]
+
+
+def drawn(config: GPTConfig, dtype: torch.dtype = torch.float32) -> GPT:
+    """A model with every matrix from N(0, 0.2): at the usual start parity would prove nothing."""
+    model = GPT(config, dtype)
+    draws = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=draws) * 0.2)
+    return model
+
+
+def reference(model: GPT) -> nn.Module:
+    """The same weights in transformers' model."""
+    from transformers import NanoChatConfig, NanoChatForCausalLM
+
+    c = model.config
+    other = NanoChatForCausalLM(
+        NanoChatConfig(
+            vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=4 * c.n_embd, num_hidden_layers=c.n_layer,
+            num_attention_heads=c.n_head, num_key_value_heads=c.n_kv_head, max_position_embeddings=c.context,
+            rms_norm_eps=c.norm_eps, final_logit_softcapping=c.softcap,
+            rope_parameters={"rope_type": "default", "rope_theta": c.rope_base},
+        )
+    ).eval()  # fmt: skip
+    names = {"embedding": "model.embed_tokens", "head": "lm_head"}
+    parts = {
+        "attention.query": "self_attn.q_proj", "attention.key": "self_attn.k_proj", "attention.value": "self_attn.v_proj",
+        "attention.output": "self_attn.o_proj", "mlp.up": "mlp.fc1", "mlp.down": "mlp.fc2",
+    }  # fmt: skip
+    for layer in range(c.n_layer):
+        names |= {f"blocks.{layer}.{ours}": f"model.layers.{layer}.{theirs}" for ours, theirs in parts.items()}
+    weights = {f"{names[name.removesuffix('.weight')]}.weight": weight for name, weight in model.state_dict().items()}
+    missing = other.load_state_dict(weights, strict=True)
+    assert not missing.missing_keys
+    return other
+
+
+def some_ids(config: GPTConfig, rows: int = 2) -> torch.Tensor:
+    return torch.randint(0, config.vocab_size, (rows, config.context), generator=torch.Generator().manual_seed(2))
+
+
+def largest_difference(model: GPT, other: nn.Module) -> float:
+    ids = some_ids(model.config)
+    with torch.no_grad():
+        ours, theirs = model(ids), other(ids).logits
+    assert theirs.std() >= 1, "logits this small would hide a difference"
+    return float((ours - theirs).abs().max())
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_logits_are_those_of_transformers(config):
+    model = drawn(config)
+    assert largest_difference(model, reference(model)) < 1e-4
+
+
+def norm_before_rope(self, x, cosine, sine, cache=None):
+    b, t, c = x.shape
+    q, k, v = (m(x).view(b, t, -1, self.config.head_size).transpose(1, 2) for m in (self.query, self.key, self.value))
+    q, k = (gpt.rotate(gpt.rms_norm(x, self.config.norm_eps), cosine, sine) for x in (q, k))
+    return self.output(gpt.attend(q, k, v, cache=cache).transpose(1, 2).reshape(b, t, c))
+
+
+MUTANTS = {
+    "RoPE's sign flipped": lambda m: m.setattr(gpt, "rotate", lambda x, c, s: attention.rotate(x, c, -s)),
+    "no RoPE": lambda m: m.setattr(gpt, "rotate", lambda x, c, s: x),
+    "no QK-norm": lambda m: m.setattr(gpt, "rms_norm", lambda x, eps: x if x.ndim == 4 else rms_norm(x, eps)),
+    "no norm after the embedding": lambda m: m.setattr(GPT, "features", features_without_first_norm),
+    "wrong eps": lambda m: m.setattr(gpt, "rms_norm", lambda x, eps: rms_norm(x, torch.finfo(x.dtype).eps)),
+    "no softcap": lambda m: m.setattr(gpt.Head, "cap", lambda self, z: z.float()),
+    "queries share the wrong key head": lambda m: m.setattr(gpt, "attend", attend_with_heads_interleaved),
+    "ReLU not squared": lambda m: m.setattr(gpt.MLP, "forward", lambda self, x: self.down(torch.relu(self.up(x)))),
+}
+rms_norm, plain_attend = gpt.rms_norm, attention.attend
+
+
+def features_without_first_norm(self, ids, cache=None):
+    angles = attention.rotary_angles(torch.arange(ids.shape[1])[None], self.config.head_size, self.config.rope_base)[:, None]
+    x = self.embedding(ids)
+    for block in self.blocks:
+        x = block(x, angles.cos(), angles.sin())
+    return rms_norm(x, self.config.norm_eps)
+
+
+def attend_with_heads_interleaved(q, k, v, window=None, cache=None):
+    times = q.shape[1] // k.shape[1]
+    return plain_attend(q, k.repeat(1, times, 1, 1), v.repeat(1, times, 1, 1), window, cache)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_wrong_model_fails_the_comparison(name, monkeypatch):
+    model = drawn(SHAPES[1].values[0])
+    with torch.no_grad():
+        # Small embeddings, as after a wrong initialisation, so that eps is seen at all.
+        model.embedding.weight.mul_(0.005)
+    other = reference(model)
+    assert largest_difference(model, other) < 1e-4
+    MUTANTS[name](monkeypatch)
+    assert largest_difference(model, other) > 1e-3
+
+
+def queries_in_bf16(model: nn.Module, ids: torch.Tensor, monkeypatch) -> torch.Tensor:
+    """The queries that the first layer attends with, caught on their way into torch's attention."""
+    caught = []
+    whole = torch.nn.functional.scaled_dot_product_attention
+    with monkeypatch.context() as m, torch.no_grad():
+        m.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda q, *a, **k: caught.append(q) or whole(q, *a, **k))
+        model(ids)
+    return caught[0]
+
+
+def test_norm_comes_after_rope(monkeypatch):
+    """A rotation keeps lengths, so without parameters the two orders are the same function and no logit can tell them
+    apart in float32; they round differently, and in bfloat16 our queries are transformers' to the bit."""
+    model = drawn(SHAPES[0].values[0], torch.bfloat16)
+    other = reference(model)
+    for weight in other.parameters():  # and not its buffers: the angles stay float32, as in a checkpoint that is loaded
+        weight.data = weight.data.bfloat16()
+    ids = some_ids(model.config)
+    wanted = queries_in_bf16(other, ids, monkeypatch)
+    right = queries_in_bf16(model, ids, monkeypatch)
+    monkeypatch.setattr(gpt.Attention, "forward", norm_before_rope)
+    swapped = queries_in_bf16(model, ids, monkeypatch)
+    assert (right == wanted).float().mean() > 0.999
+    assert (swapped == wanted).float().mean() < 0.9
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_cached_logits_are_those_without_a_cache(config):
+    model = drawn(config)
+    ids = some_ids(config)
+    with torch.no_grad():
+        whole = model(ids)
+        cache = model.empty_cache(2)
+        pieces, at = [], 0
+        for tokens in (7, 1, 1, 11, config.context - 20):
+            pieces.append(model.logits(model.features(ids[:, at : at + tokens], cache)))
+            at += tokens
+    assert (torch.cat(pieces, dim=1) - whole).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("config", SHAPES)
+def test_rows_of_different_lengths_share_a_cache(config):
+    model = drawn(config)
+    ids, lengths = some_ids(config), torch.tensor([5, 17])
+    padded = ids[:, :17].clone()
+    padded[0, 5:] = 0
+    with torch.no_grad():
+        cache = model.empty_cache(2)
+        model.features(padded, cache)
+        cache.lengths = lengths
+        following = torch.stack([ids[0, 5:9], ids[1, 17:21]])
+        got = model.logits(model.features(following, cache))
+        for row, length in enumerate(lengths.tolist()):
+            alone = model(ids[row : row + 1, : length + 4])[0, length:]
+            assert (got[row] - alone).abs().max() < 1e-4
+        chosen = cache.select(torch.tensor([1, 1, 0]))
+    assert chosen.lengths.tolist() == [21, 21, 9]
+    assert torch.equal(chosen.keys[:, 2], cache.keys[:, 0])
+
+
+def test_a_full_cache_says_so():
+    model = drawn(SHAPES[0].values[0])
+    cache = model.empty_cache(1, capacity=4)
+    with pytest.raises(UsageError, match="at most 4 tokens"):
+        model.features(torch.zeros(1, 5, dtype=torch.long), cache)
+
+
+def test_the_future_cannot_be_seen():
+    model = drawn(SHAPES[0].values[0])
+    ids = some_ids(model.config)
+    changed = ids.clone()
+    changed[:, 30:] = (changed[:, 30:] + 1) % model.config.vocab_size
+    with torch.no_grad():
+        before, after = model(ids), model(changed)
+    assert torch.equal(before[:, :30], after[:, :30])
+    assert not torch.equal(before[:, 30:], after[:, 30:])
+
+
+def test_a_fresh_model_predicts_every_token_alike_and_is_the_same_for_a_seed():
+    config = SHAPES[0].values[0]
+    model, again, other = GPT(config), GPT(config), GPT(config)
+    model.init_weights(3)
+    again.init_weights(3)
+    other.init_weights(4)
+    logits = model(some_ids(config))
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), some_ids(config).flatten())
+    assert abs(loss.item() - math.log(config.vocab_size)) < 0.01
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(model.embedding.weight, other.embedding.weight)
+    assert 0.75 < model.embedding.weight.std() < 0.85
+
+
+def test_bf16_is_near_fp32_and_logits_stay_float32():
+    config = SHAPES[0].values[0]
+    exact, rough = drawn(config), drawn(config, torch.bfloat16)
+    with torch.no_grad():
+        a, b = exact(some_ids(config)), rough(some_ids(config))
+    assert b.dtype == torch.float32
+    assert all(weight.dtype == torch.float32 for weight in rough.parameters())
+    assert (a.softmax(-1) - b.softmax(-1)).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    "fields", [{"n_embd": 65}, {"n_head": 4, "n_kv_head": 3}, {"n_layer": 0}, {"n_embd": 12, "n_head": 4, "n_kv_head": 4}]
+)
+def test_impossible_shapes_are_refused(fields):
+    with pytest.raises(UsageError, match="expected"):
+        GPTConfig(**fields)
