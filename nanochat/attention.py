@@ -45,7 +45,14 @@ class KVCache:
     """
 
     def __init__(
-        self, layers: int, batch: int, kv_heads: int, capacity: int, head_size: int, device: torch.device, dtype: torch.dtype
+        self,
+        layers: int,
+        batch: int,
+        kv_heads: int,
+        capacity: int,
+        head_size: int,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         shape = (layers, batch, kv_heads, capacity, head_size)
         self.keys: Float[Tensor, "L B K S D"] = torch.zeros(shape, device=device, dtype=dtype)

@@ -64,7 +64,13 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, step: int, model: GPT, optimizer: Together | None, runtime: Runtime, state: Mapping[str, Any], keep: int = 2
+    folder: Path,
+    step: int,
+    model: GPT,
+    optimizer: Together | None,
+    runtime: Runtime,
+    state: Mapping[str, Any],
+    keep: int = 2,
 ) -> Path:
     """Write `folder/step_NNNNNN`, then drop all but the newest `keep`. `state` is the caller's: cursor, stage, seed."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +83,13 @@ def save(
     if optimizer is not None:
         save_file(optimizer_tensors(model, optimizer), partial / "optimizer.safetensors")
     files = {path.name: sha256(path) for path in sorted(partial.iterdir())}
-    about = {"schema": SCHEMA, "step": step, "config": model.config, "versions": versions(), "machine": machine(runtime)}
+    about = {
+        "schema": SCHEMA,
+        "step": step,
+        "config": model.config,
+        "versions": versions(),
+        "machine": machine(runtime),
+    }
     (partial / "state.json").write_text(dumps({**about, **state, "files": files}))
     for path in [*partial.iterdir(), partial]:
         flush(path)
@@ -100,7 +112,7 @@ def optimizer_tensors(model: GPT, optimizer: Together) -> dict[str, Tensor]:
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; damaged ones are named in a warning and passed over. None if there is none."""
+    """The newest checkpoint that is whole, or None; damaged ones are named in a warning and passed over."""
     for candidate in reversed(step_folders(folder)):
         try:
             return open_checkpoint(candidate)
@@ -117,10 +129,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         state = json.loads((folder / "state.json").read_text())
         schema, files = state["schema"], dict(state["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"a state.json in {folder}", f"{type(error).__name__}: {error}", "use an older checkpoint") from error
+        raise CheckpointError(
+            f"a state.json in {folder}", f"{type(error).__name__}: {error}", "use an older checkpoint"
+        ) from error
     if schema != SCHEMA:
         got = f"schema version {schema} in {folder}"
-        raise CheckpointError(f"a checkpoint of schema version {SCHEMA}", got, "use the nanochat that wrote it, or train anew")
+        raise CheckpointError(
+            f"a checkpoint of schema version {SCHEMA}", got, "use the nanochat that wrote it, or train anew"
+        )
     for name, digest in files.items():
         path = folder / name
         if not path.exists() or sha256(path) != digest:

@@ -1,6 +1,7 @@
 """The command line: `nanochat VERB --field value`. One verb a stage, and one for all of them."""
 
 import importlib
+import os
 import sys
 import traceback
 import warnings
@@ -41,6 +42,9 @@ def main(argv: Sequence[str]) -> int:
         print(f"nanochat: expected a verb; got {verb!r}; one of: {', '.join(VERBS)}", file=sys.stderr)
         return 2
     warnings.showwarning = one_line_warning
+    # torch's threads wait for each other by spinning; where another program wants a core too, that costs up to tenfold
+    # (LOG.md, 2026-11-22). Asked to sleep instead they lose a few per cent alone. Read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return entry(verb)(rest)
     except NanochatError as error:
@@ -83,7 +87,13 @@ def usage() -> str:
     """The list of verbs."""
     lines = [f"  {verb:<10} {about}" for verb, (_, _, about) in VERBS.items()]
     return "\n".join(
-        ["usage: nanochat VERB [--field value ...] [--debug]", "", *lines, "", "nanochat VERB --help shows a verb's fields."]
+        [
+            "usage: nanochat VERB [--field value ...] [--debug]",
+            "",
+            *lines,
+            "",
+            "nanochat VERB --help shows a verb's fields.",
+        ]
     )
 
 

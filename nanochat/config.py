@@ -1,4 +1,4 @@
-"""Command lines from dataclasses: the field is the flag, the text under it is the help. And the way to JSON and back."""
+"""Command lines from dataclasses: the field is the flag, the text under it its help. And JSON in and out."""
 
 import dataclasses
 import json
@@ -14,7 +14,9 @@ from nanochat.errors import UsageError
 Config = TypeVar("Config")
 
 
-def parse(cls: type[Config], argv: Sequence[str], *, prog: str, presets: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+def parse(
+    cls: type[Config], argv: Sequence[str], *, prog: str, presets: Mapping[str, Mapping[str, Any]] | None = None
+) -> Config:
     """Build a frozen `cls` from `--field value` flags.
 
     A field `preset` fills the others from `presets[preset]`, and a flag given beside it wins. Help and usage errors
@@ -28,7 +30,9 @@ def parse(cls: type[Config], argv: Sequence[str], *, prog: str, presets: Mapping
         defaults |= {"preset": name, **presets[name]}
     default = cls(**defaults)
     description = (cls.__doc__ or "").strip()
-    return tyro.cli(cls, args=list(argv), prog=prog, description=description, default=default, config=(tyro.conf.AvoidSubcommands,))
+    return tyro.cli(
+        cls, args=list(argv), prog=prog, description=description, default=default, config=(tyro.conf.AvoidSubcommands,)
+    )
 
 
 def flag_value(argv: Sequence[str], name: str) -> str | None:

@@ -98,7 +98,9 @@ class Attention(nn.Module):
         # sqrt(D), so that attention cannot saturate however the matrices grow.
         q, k = (rms_norm(rotate(x, cosine, sine), self.config.norm_eps) for x in (q, k))
         mixed = attend(q, k, v, cache=cache)
-        return self.output(mixed.transpose(1, 2).reshape(b, t, c))
+        mixed = mixed.transpose(1, 2).reshape(b, t, c)
+        written: Tensor = self.output(mixed)
+        return written
 
 
 class MLP(nn.Module):
@@ -109,7 +111,8 @@ class MLP(nn.Module):
         self.up, self.down = Linear(config.n_embd, 4 * config.n_embd), Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        return self.down(F.relu(self.up(x)).square())
+        written: Tensor = self.down(F.relu(self.up(x)).square())
+        return written
 
 
 class Block(nn.Module):
@@ -124,7 +127,8 @@ class Block(nn.Module):
         self, x: Float[Tensor, "B T C"], cosine: Tensor, sine: Tensor, cache: LayerCache | None = None
     ) -> Float[Tensor, "B T C"]:
         x = x + self.attention(rms_norm(x, self.eps), cosine, sine, cache)
-        return x + self.mlp(rms_norm(x, self.eps))
+        after: Tensor = x + self.mlp(rms_norm(x, self.eps))
+        return after
 
 
 class GPT(nn.Module):
@@ -139,7 +143,7 @@ class GPT(nn.Module):
 
     def features(self, ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
         """What the head reads, for every token. With a cache, `ids` are the next tokens of every row."""
-        batch, tokens = ids.shape
+        tokens = ids.shape[1]
         positions = torch.arange(tokens, device=ids.device)[None] if cache is None else cache.positions(tokens)
         angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)[:, None]
         cosine, sine = angles.cos().to(self.dtype), angles.sin().to(self.dtype)

@@ -83,7 +83,9 @@ class ChunkedNLL(torch.autograd.Function):
                 feature_grads.append(slope @ matrix)
                 matrix_grad += slope.T @ part
         if matrix_grad is not None:
-            ctx.save_for_backward(torch.cat(feature_grads) if feature_grads else torch.zeros_like(features), matrix_grad)
+            ctx.save_for_backward(
+                torch.cat(feature_grads) if feature_grads else torch.zeros_like(features), matrix_grad
+            )
         return total
 
     @staticmethod

@@ -114,7 +114,8 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(weight)
         buffer: Tensor = state["momentum"].lerp_(grad, 1 - momentum)
-        return grad.lerp(buffer, momentum)
+        ahead: Tensor = grad.lerp(buffer, momentum)
+        return ahead
 
 
 def orthogonalise(

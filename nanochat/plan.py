@@ -140,8 +140,8 @@ def flops_per_token(model: GPTConfig) -> float:
 
 
 def default_batch(tokens: float) -> int:
-    """Tokens a step for a run over so many: 2^19 (D / 2e9)^0.383, a power of two (DESIGN's notes on nanochat's dial)."""
-    exact = 2**19 * (tokens / 2e9) ** 0.383
+    """Tokens a step for a run over so many: 2^19 (D / 2e9)^0.383, a power of two (nanochat's dial, mid-2026)."""
+    exact: float = 2**19 * (tokens / 2e9) ** 0.383
     return max(2048, 1 << round(exact).bit_length() - 1)
 
 

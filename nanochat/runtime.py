@@ -129,7 +129,8 @@ def measure_peak(runtime: Runtime, seconds: float = 0.3) -> float:
     x = torch.randn(rows, inner, device=runtime.device, dtype=runtime.dtype)
     weight = torch.randn(columns, inner, device=runtime.device, dtype=runtime.dtype)
     F.linear(x, weight)
-    speeds, deadline = [], time.perf_counter() + seconds
+    speeds: list[float] = []
+    deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline or len(speeds) < 3:
         runtime.synchronize()
         began = time.perf_counter()

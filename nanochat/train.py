@@ -90,7 +90,10 @@ def train(
         if not micro:
             return
         # Weight zero teaches nothing either: a group of equal rewards has no advantage to learn from.
-        counts = [sum(int((b.targets != IGNORE).sum()) for b in micro), sum(float(b.weights.abs().sum()) for b in micro)]
+        counts = [
+            sum(int((b.targets != IGNORE).sum()) for b in micro),
+            sum(float(b.weights.abs().sum()) for b in micro),
+        ]
         learned, weight, tokens = ranks.total([*counts, sum(b.inputs.numel() for b in micro)])
         loss = torch.zeros((), dtype=torch.float64)
         for batch in micro:

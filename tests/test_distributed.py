@@ -36,7 +36,13 @@ with joined(runtime) as ranks:
 def run(world: int) -> dict:
     root = Path(__file__).parent.parent
     command = [sys.executable, "-c", WORKER]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29611"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29611",
+    }
     processes = [
         subprocess.Popen(
             command, cwd=root, env={**environment, "RANK": str(rank), "WORLD_SIZE": str(world)}, stdout=subprocess.PIPE

@@ -14,7 +14,9 @@ SHAPES = [
     pytest.param(GPTConfig(vocab_size=320, n_layer=3, n_head=4, n_kv_head=4, n_embd=64, context=64), id="MHA"),
     pytest.param(GPTConfig(vocab_size=257, n_layer=2, n_head=6, n_kv_head=2, n_embd=96, context=80), id="GQA"),
     pytest.param(GPTConfig(vocab_size=512, n_layer=5, n_head=2, n_kv_head=1, n_embd=128, context=96), id="MQA"),
-    pytest.param(GPTConfig(vocab_size=300, n_layer=1, n_head=1, n_kv_head=1, n_embd=32, context=40, rope_base=1e4), id="one"),
+    pytest.param(
+        GPTConfig(vocab_size=300, n_layer=1, n_head=1, n_kv_head=1, n_embd=32, context=40, rope_base=1e4), id="one"
+    ),
 ]
 
 
@@ -43,7 +45,8 @@ def reference(model: GPT) -> nn.Module:
     ).eval()  # fmt: skip
     names = {"embedding": "model.embed_tokens", "head": "lm_head"}
     parts = {
-        "attention.query": "self_attn.q_proj", "attention.key": "self_attn.k_proj", "attention.value": "self_attn.v_proj",
+        "attention.query": "self_attn.q_proj", "attention.key": "self_attn.k_proj",
+        "attention.value": "self_attn.v_proj",
         "attention.output": "self_attn.o_proj", "mlp.up": "mlp.fc1", "mlp.down": "mlp.fc2",
     }  # fmt: skip
     for layer in range(c.n_layer):
@@ -93,7 +96,9 @@ rms_norm, plain_attend = gpt.rms_norm, attention.attend
 
 
 def features_without_first_norm(self, ids, cache=None):
-    angles = attention.rotary_angles(torch.arange(ids.shape[1])[None], self.config.head_size, self.config.rope_base)[:, None]
+    angles = attention.rotary_angles(torch.arange(ids.shape[1])[None], self.config.head_size, self.config.rope_base)[
+        :, None
+    ]
     x = self.embedding(ids)
     for block in self.blocks:
         x = block(x, angles.cos(), angles.sin())
@@ -122,7 +127,11 @@ def queries_in_bf16(model: nn.Module, ids: torch.Tensor, monkeypatch) -> torch.T
     caught = []
     whole = torch.nn.functional.scaled_dot_product_attention
     with monkeypatch.context() as m, torch.no_grad():
-        m.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda q, *a, **k: caught.append(q) or whole(q, *a, **k))
+        m.setattr(
+            torch.nn.functional,
+            "scaled_dot_product_attention",
+            lambda q, *a, **k: caught.append(q) or whole(q, *a, **k),
+        )
         model(ids)
     return caught[0]
 
@@ -220,7 +229,8 @@ def test_bf16_is_near_fp32_and_logits_stay_float32():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"n_embd": 65}, {"n_head": 4, "n_kv_head": 3}, {"n_layer": 0}, {"n_embd": 12, "n_head": 4, "n_kv_head": 4}]
+    "fields",
+    [{"n_embd": 65}, {"n_head": 4, "n_kv_head": 3}, {"n_layer": 0}, {"n_embd": 12, "n_head": 4, "n_kv_head": 4}],
 )
 def test_impossible_shapes_are_refused(fields):
     with pytest.raises(UsageError, match="expected"):

@@ -27,7 +27,9 @@ def problem(dtype=torch.float64, vocabulary=211, rows=3, tokens=400, seed=0):
     return features, head, Answers(targets, weights)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4), (torch.bfloat16, 3e-2)]
+)
 def test_chunks_and_the_whole_agree(dtype, tolerance):
     features, head, answers = problem(dtype)
     other = features.detach().clone().requires_grad_()
@@ -64,7 +66,10 @@ def test_nothing_to_learn_is_zero_and_no_nan():
 def test_a_mean_over_micro_batches_is_the_mean_over_the_whole():
     features, head, answers = problem()
     whole = weighted_nll(features, head, answers)
-    parts = [weighted_nll(features[i : i + 1], head, Answers(answers.targets[i : i + 1], answers.weights[i : i + 1])) for i in range(3)]
+    parts = [
+        weighted_nll(features[i : i + 1], head, Answers(answers.targets[i : i + 1], answers.weights[i : i + 1]))
+        for i in range(3)
+    ]
     assert whole.item() == pytest.approx(sum(part.item() for part in parts), rel=1e-12)
 
 

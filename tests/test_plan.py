@@ -57,7 +57,7 @@ def test_the_dial_grows_with_depth_down_to_2():
         assert values == sorted(values)
         assert values[0] > 0
     assert all(p.warmup + p.warmdown <= p.steps for p in plans)
-    assert all(0 < p.matrix_lr for p in plans)
+    assert all(p.matrix_lr > 0 for p in plans)
 
 
 def test_memory_grows_with_rows():

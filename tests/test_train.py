@@ -61,7 +61,9 @@ def test_cutting_a_step_into_micro_batches_changes_nothing():
     for stream, accumulate in ((wholes, 1), (halves, 2)):
         # The masks of a whole and of its halves must be the same ones.
         model, optimizer = parts()
-        results.append([s.loss for s in train(model, optimizer, iter(stream), lambda _: 1.0, steps=5, accumulate=accumulate)])
+        results.append(
+            [s.loss for s in train(model, optimizer, iter(stream), lambda _: 1.0, steps=5, accumulate=accumulate)]
+        )
     assert results[0] == pytest.approx(results[1], abs=1e-9)
 
 
@@ -116,8 +118,6 @@ def test_the_loop_ends_where_its_batches_do():
 def test_resuming_in_the_middle_gives_the_same_numbers():
     whole, model, _ = losses()
     first, early, optimizer = losses(steps=8)
-    second = [
-        s.loss for s in train(early, optimizer, batches(start=8), trapezoid(20, 2, 10), steps=20, start=8)
-    ]
+    second = [s.loss for s in train(early, optimizer, batches(start=8), trapezoid(20, 2, 10), steps=20, start=8)]
     assert first + second == whole
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), early.parameters(), strict=True))

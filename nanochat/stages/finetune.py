@@ -88,7 +88,14 @@ def finetune(name: Literal["midtrain", "sft"], config: FinetuneConfig) -> int:
         batches = row_batches(conversations, config.rows, stage.runtime)
         schedule = trapezoid(config.steps, config.steps // 20, round(config.warmdown * config.steps))
         steps = train(
-            model, optimizer, batches, schedule, steps=config.steps, accumulate=config.accumulate, start=start, ranks=stage.ranks
+            model,
+            optimizer,
+            batches,
+            schedule,
+            steps=config.steps,
+            accumulate=config.accumulate,
+            start=start,
+            ranks=stage.ranks,
         )
         for step in stage.training(steps, model, optimizer, config.steps, start):
             done = step.index + 1
@@ -105,7 +112,9 @@ def continued(stage: Stage, base: str, rate: float) -> tuple[GPT, Together, Toke
     """The model and the optimizer that `base` ended with, at `rate` times pretraining's learning rates."""
     found = newest(stage.run / base)
     if found is None:
-        raise CheckpointError(f"a checkpoint of {base} in {stage.run}", "none", f"run it first: python -m nanochat {base}")
+        raise CheckpointError(
+            f"a checkpoint of {base} in {stage.run}", "none", f"run it first: python -m nanochat {base}"
+        )
     model = model_in_training(found.state["config"], stage.runtime)
     plan = read_stage(stage.run, "pretrain")["plan"]
     optimizer = build_optimizer(
@@ -139,7 +148,9 @@ class Row:
     following: int
 
 
-def conversation_stream(tokenizer: Tokenizer, kitchen: Sequence[object], name: str, seed: int, length: int, following: int) -> Iterator[Row]:
+def conversation_stream(
+    tokenizer: Tokenizer, kitchen: Sequence[object], name: str, seed: int, length: int, following: int
+) -> Iterator[Row]:
     """Rows of whole conversations, without end: as many of the next ones as fit, then padding.
 
     A conversation longer than a row is cut at its end. Conversation i is a function of (seed, stage, i), so the index

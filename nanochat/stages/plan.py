@@ -22,7 +22,7 @@ STATED_MFU = 0.4  # share of a GPU's stated peak that a run is planned to reach:
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """What a depth costs: parameters, operations, tokens, steps, memory, and the time on this machine or a stated one."""
+    """What a depth costs: parameters, operations, tokens, memory, and the time on this machine or a stated one."""
 
     preset: str = "laptop"
     """fills the fields below; a flag beside it wins"""
@@ -54,7 +54,10 @@ def main(argv: Sequence[str]) -> int:
     """The verb `plan`."""
     known = {"depth", "context", "tokens_per_step", "steps"}
     presets = {
-        name: {"vocab_size": stages["tokenizer"]["vocab_size"], **{k: v for k, v in stages["pretrain"].items() if k in known}}
+        name: {
+            "vocab_size": stages["tokenizer"]["vocab_size"],
+            **{k: v for k, v in stages["pretrain"].items() if k in known},
+        }
         for name, stages in PRESETS.items()
     }
     if any(word.split("=")[0] == "--depth" for word in argv) and not any(word.startswith("--preset") for word in argv):
@@ -85,8 +88,8 @@ def report(chosen: Plan, config: PlanConfig) -> dict[str, Any]:
     total = sum(chosen.parameters.values())
     return {
         **to_json(chosen), "parameters_total": total, "tokens": chosen.tokens, "flops": chosen.flops,
-        "tokens_per_second": speed * config.world, "seconds": chosen.tokens / (speed * config.world), "peak_flops": peak,
-        "mfu": speed * chosen.flops_per_token / peak, "world": config.world, "speed_source": source,
+        "tokens_per_second": speed * config.world, "seconds": chosen.tokens / (speed * config.world),
+        "peak_flops": peak, "mfu": speed * chosen.flops_per_token / peak, "world": config.world, "speed_source": source,
     }  # fmt: skip
 
 
@@ -112,12 +115,17 @@ def show(figures: dict[str, Any], chosen: Plan) -> None:
         table.add_row(f"parameters, {part}", f"{count:,}")
     table.add_row("parameters, all", f"{figures['parameters_total']:,}")
     m = chosen.model
-    table.add_row("shape", f"{m.n_layer} layers x {m.n_embd}, {m.n_head} heads of {m.head_size}, {m.n_kv_head} of keys and values")
+    table.add_row(
+        "shape", f"{m.n_layer} layers x {m.n_embd}, {m.n_head} heads of {m.head_size}, {m.n_kv_head} of keys and values"
+    )
     table.add_row("FLOPs a token", f"{chosen.flops_per_token:.3g}")
-    table.add_row("batch", f"{chosen.tokens_per_step:,} tokens a step: {chosen.accumulate} x {chosen.rows} rows x {m.context}")
+    table.add_row(
+        "batch", f"{chosen.tokens_per_step:,} tokens a step: {chosen.accumulate} x {chosen.rows} rows x {m.context}"
+    )
     table.add_row("run", f"{chosen.steps:,} steps, {chosen.tokens:,} tokens, {chosen.flops:.3g} FLOPs")
     table.add_row("memory", f"about {chosen.memory_gb:.1f} GB a process")
-    table.add_row("speed", f"{figures['tokens_per_second']:,.0f} tokens/s, {figures['mfu']:.0%} of {figures['peak_flops'] / 1e9:,.0f} GFLOP/s")
+    peak = f"{figures['mfu']:.0%} of {figures['peak_flops'] / 1e9:,.0f} GFLOP/s"
+    table.add_row("speed", f"{figures['tokens_per_second']:,.0f} tokens/s, {peak}")
     table.add_row("time", readable(figures["seconds"]))
     table.add_row("", figures["speed_source"])
     Console().print(table, highlight=False)

@@ -12,7 +12,14 @@ PRESETS: dict[str, dict[str, Fields]] = {
     "tiny": {
         "run": {"minutes": 1},
         "tokenizer": {"sources": ("cookbook",), "vocab_size": 1536},
-        "pretrain": {"depth": 2, "context": 256, "tokens_per_step": 4096, "steps": 150, "lapse_every": 50, "eval_documents": 40},
+        "pretrain": {
+            "depth": 2,
+            "context": 256,
+            "tokens_per_step": 4096,
+            "steps": 150,
+            "lapse_every": 50,
+            "eval_documents": 40,
+        },
         "midtrain": {"steps": 120, "rows": 16, "lapse_every": 40},
         "sft": {"steps": 80, "rows": 16, "lapse_every": 40},
         "rl": {"steps": 10, "prompts": 8, "samples": 8, "rows": 64, "max_tokens": 48, "lapse_every": 5},

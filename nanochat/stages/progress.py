@@ -18,7 +18,8 @@ class Progress:
         self.began = self.last_line = time.perf_counter()
         self.loss = 0.0
         self.bar = Bar(
-            TextColumn(f"{title:<9}"), BarColumn(None), TextColumn("{task.completed:>5}/{task.total}  {task.fields[figures]}"),
+            TextColumn(f"{title:<9}"), BarColumn(None),
+            TextColumn("{task.completed:>5}/{task.total}  {task.fields[figures]}"),
             TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn(),
             console=console, disable=not console.is_terminal,
         )  # fmt: skip
@@ -28,7 +29,9 @@ class Progress:
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.stop()
 
     def advance(self, done: int, *, loss: float, speed: float, mfu: float, note: str = "") -> None:
@@ -43,3 +46,58 @@ class Progress:
             left = (now - self.began) / (done - self.start) * (self.total - done)
             line = f"{self.title:<9} {done:>5}/{self.total}  {figures}  {left:.0f} s left"
             self.console.print(line, highlight=False, soft_wrap=True)
+
+
+class Ticks:
+    """A bar for work that is only counted: `with Ticks(console, "merges") as ticks: ticks.show(done, total)`."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self.title, self.began, self.last_line = title, time.perf_counter(), time.perf_counter()
+        columns = TextColumn(f"{title:<9}"), BarColumn(None), TextColumn("{task.completed:>5}/{task.total}")
+        self.bar = Bar(
+            *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal, transient=True
+        )
+        self.task = self.bar.add_task(title, total=None)
+
+    def __enter__(self) -> "Ticks":
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def show(self, done: int, total: int) -> None:
+        """Show that `done` of `total` are done."""
+        self.bar.update(self.task, completed=done, total=total)
+        now = time.perf_counter()
+        if self.bar.disable and now - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = now
+            left = (now - self.began) / max(1, done) * (total - done)
+            self.bar.console.print(f"{self.title:<9} {done:>5}/{total}  {left:.0f} s left", highlight=False)
+
+
+class Asking:
+    """A line for questions of several kinds, one after the other: what is asked, and how far it is."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.status, self.last_line = console, console.status("asking"), time.perf_counter()
+
+    def __enter__(self) -> "Asking":
+        if self.console.is_terminal:
+            self.status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.status.stop()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` questions of this kind are answered."""
+        self.status.update(f"asking: {what} {done}/{total}")
+        now = time.perf_counter()
+        if not self.console.is_terminal and now - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = now
+            self.console.print(f"asking: {what} {done}/{total}", highlight=False)

@@ -1,4 +1,4 @@
-"""Reinforcement learning with verifiable rewards: the model answers, a grader checks, better answers become likelier."""
+"""Reinforcement learning with verifiable rewards: the model answers, what was good becomes likelier."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -53,6 +53,7 @@ class ReinforceConfig:
     """the same bits again on the same machine, a little slower"""
 
 
+APART = 1 << 40  # further than any run counts: where the second draw of an index lies
 LAPSE_QUESTION = "2 cups of flour serve 4. How much for 10 people?"
 
 
@@ -75,7 +76,16 @@ def reinforce(config: ReinforceConfig) -> int:
         # Every process must read as many micro-batches as the others, whatever its answers are.
         accumulate = -(-share(config.prompts, stage) * config.samples // config.rows)
         schedule = trapezoid(config.steps, 0, config.steps)
-        steps = train(model, optimizer, batches, schedule, steps=config.steps, accumulate=accumulate, start=start, ranks=stage.ranks)
+        steps = train(
+            model,
+            optimizer,
+            batches,
+            schedule,
+            steps=config.steps,
+            accumulate=accumulate,
+            start=start,
+            ranks=stage.ranks,
+        )
         for step in stage.training(steps, model, optimizer, config.steps, start):
             done, cursor = step.index + 1, step.cursor
             figures = {name: float(str(cursor[name])) for name in ("reward", "answer_tokens", "stopped")}
@@ -83,35 +93,55 @@ def reinforce(config: ReinforceConfig) -> int:
             if config.lapse_every and (done % config.lapse_every == 0 or done == config.steps):
                 stage.lapse(done, LAPSE_QUESTION, ask(engine, LAPSE_QUESTION, config.seed))
         stage.save(model, optimizer, config.steps, cursor)
-        stage.finish(plan={"steps": config.steps, "answers": config.steps * config.prompts * config.samples, "mixture": describe(mixture("rl"))})
+        stage.finish(
+            plan={
+                "steps": config.steps,
+                "answers": config.steps * config.prompts * config.samples,
+                "mixture": describe(mixture("rl")),
+            }
+        )
     return 0
 
 
 def share(prompts: int, stage: Stage) -> int:
     """Questions a step on each process."""
     if prompts % stage.runtime.world:
-        raise UsageError("prompts a multiple of the processes", f"{prompts} and {stage.runtime.world}", "change --prompts")
+        raise UsageError(
+            "prompts a multiple of the processes", f"{prompts} and {stage.runtime.world}", "change --prompts"
+        )
     return prompts // stage.runtime.world
 
 
 def rollout_batches(stage: Stage, engine: Engine, tasks: dict[str, Task], table: Table, start: int) -> Iterator[Batch]:
-    """Micro-batches of fresh answers, step after step. Nothing is drawn ahead: each step's answers are its model's own."""
+    """Micro-batches of fresh answers. Nothing is drawn ahead: each step's answers are those of its own model."""
     config, step = stage.config, start
     mine = share(config.prompts, stage)
     while True:
         first = step * config.prompts
-        questions = [question(tasks, table, first + i, config.seed) for i in range(stage.runtime.rank, config.prompts, stage.runtime.world)]
+        questions = [
+            question(engine, tasks, table, first + i, config.seed)
+            for i in range(stage.runtime.rank, config.prompts, stage.runtime.world)
+        ]
         sampling = Sampling(max_tokens=config.max_tokens, seed=sampling_seed(config.seed, step))
-        rows = [(stage.runtime.rank + i * stage.runtime.world) * config.samples + s for i in range(mine) for s in range(config.samples)]
+        rows = [
+            (stage.runtime.rank + i * stage.runtime.world) * config.samples + s
+            for i in range(mine)
+            for s in range(config.samples)
+        ]
         rollouts = roll_out(engine, questions, config.samples, sampling, rows)
         yield from to_batches(rollouts, config.rows, stage.runtime, summary(stage, step, rollouts))
         step += 1
 
 
-def question(tasks: dict[str, Task], table: Table, index: int, seed: int) -> Question:
-    """The question of this index."""
-    name, example = example_for(tasks, table, index, seed)
-    return Question(tasks[name], example)
+def question(engine: Engine, tasks: dict[str, Task], table: Table, index: int, seed: int) -> Question:
+    """The question of this index: the first of its draws that leaves the context room for an answer of equal length."""
+    context = engine.model.config.context
+    for attempt in range(100):
+        name, example = example_for(tasks, table, index + attempt * APART, seed)
+        asked = Question(tasks[name], example)
+        if 2 * len(asked.prompt(engine.tokenizer)) < context:
+            return asked
+    raise UsageError(f"questions that fit into half of {context} tokens", "none in 100", "use a larger --context")
 
 
 def summary(stage: Stage, step: int, rollouts: Sequence[Rollout]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`nanochat run`: every stage of a preset, in order; a stage that is done and whose inputs have not changed is skipped."""
+"""`nanochat run`: every stage of a preset, in order; what is done, and whose inputs have not changed, is skipped."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +17,6 @@ from nanochat.stages.finetune import FinetuneConfig, finetune
 from nanochat.stages.presets import PRESETS
 from nanochat.stages.pretrain import PretrainConfig, pretrain
 from nanochat.stages.reinforce import ReinforceConfig, reinforce
-from nanochat.stages.stage import read_stage
 from nanochat.stages.tokenizer import TokenizerConfig, prepare
 
 Config = TypeVar("Config")
@@ -87,5 +86,3 @@ def stage_config(cls: type[Config], config: RunConfig, name: str, **more: Any) -
     given = {f.name: getattr(config, f.name) for f in fields(config)}
     own = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     return cls(**{**PRESETS[config.preset].get(name, {}), **{k: v for k, v in given.items() if k in own}, **more})
-
-

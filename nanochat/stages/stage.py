@@ -1,4 +1,4 @@
-"""What every training stage does besides training: find its place in a run, resume, record, show progress, stop cleanly."""
+"""What every stage does besides its work: find its place in a run, resume, record, show progress, stop cleanly."""
 
 import contextlib
 import hashlib
@@ -95,7 +95,9 @@ class Stage:
         """Say where the bits of a resumed run may differ from those of a run never stopped."""
         here = {**machine(self.runtime), **versions()}
         there = {**found.state["machine"], **found.state["versions"]}
-        if odd := [key for key in ("threads", "instructions", "dtype", "device", "torch") if here.get(key) != there.get(key)]:
+        if odd := [
+            key for key in ("threads", "instructions", "dtype", "device", "torch") if here.get(key) != there.get(key)
+        ]:
             changes = ", ".join(f"{key} {there.get(key)} -> {here.get(key)}" for key in odd)
             self.say(f"[yellow]the last bits may differ from an uninterrupted run: {changes}[/]")
 
@@ -108,7 +110,9 @@ class Stage:
                 kept = [row for row in read_jsonl(path) if row.get("stage") != self.name or row.get("step", -1) < step]
                 write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
-    def training(self, steps: Iterator[Step], model: GPT, optimizer: Together, total: int, start: int) -> Iterator[Step]:
+    def training(
+        self, steps: Iterator[Step], model: GPT, optimizer: Together, total: int, start: int
+    ) -> Iterator[Step]:
         """Pass on each step, after its line in metrics.jsonl and on the screen; save in time, and when asked to stop.
 
         The caller's body runs between two steps; what it measures it adds with `measure`.
@@ -129,7 +133,9 @@ class Stage:
                 if done < total and (stopping or (every and done % every == 0)):
                     self.save(model, optimizer, done, step.cursor)
                 if stopping and done < total:
-                    raise Interrupted(f"{self.name} saved after step {done} of {total}; the same command goes on from there")
+                    raise Interrupted(
+                        f"{self.name} saved after step {done} of {total}; the same command goes on from there"
+                    )
 
     def write_metrics(self, step: Step, speed: float, mfu: float) -> None:
         """One line of metrics.jsonl for a step."""
@@ -150,7 +156,9 @@ class Stage:
         if self.runtime.is_main:
             one_line = " ".join(text.split())[: max(20, self.console.width - 30)]
             self.console.print(f"  step {step:>5}  {prompt!r} ->", style="dim", end=" ", markup=False, highlight=False)
-            self.console.print(one_line, style="italic", markup=False, highlight=False, overflow="ellipsis", no_wrap=True)
+            self.console.print(
+                one_line, style="italic", markup=False, highlight=False, overflow="ellipsis", no_wrap=True
+            )
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """One JSON object at the end of a file of the run; by the main process only."""
@@ -182,11 +190,14 @@ class Stage:
 
 
 @contextlib.contextmanager
-def open_stage(name: str, config: StageConfig, parents: Sequence[str], inputs: Mapping[str, Any] | None = None) -> Iterator[Stage | None]:
+def open_stage(
+    name: str, config: StageConfig, parents: Sequence[str], inputs: Mapping[str, Any] | None = None
+) -> Iterator[Stage | None]:
     """The stage of a run, ready to work; None where it is finished and nothing that it depends on has changed.
 
     `parents` are the stages it builds on, which must be finished; `inputs` is what it depends on besides them and its
-    own configuration. SIGINT and SIGTERM let the current step end, save, and raise Interrupted; a second one acts at once.
+    own configuration. SIGINT and SIGTERM let the current step end, save, and raise Interrupted; a second one
+    acts at once.
     """
     run = run_folder(config.run or config.preset)
     fingerprint = fingerprint_of(name, config, run, parents, inputs or {})
@@ -244,7 +255,9 @@ def fingerprint_of(name: str, config: StageConfig, run: Path, parents: Sequence[
     for parent in parents:
         found = read_stage(run, parent)
         if not found or not found["finished"]:
-            raise CheckpointError(f"a finished {parent} stage in {run}", "none", f"run it first: python -m nanochat {parent}")
+            raise CheckpointError(
+                f"a finished {parent} stage in {run}", "none", f"run it first: python -m nanochat {parent}"
+            )
         above[parent] = found["fingerprint"]
     own = {f.name: to_json(getattr(config, f.name)) for f in fields(config) if f.name not in NOT_INPUTS}  # type: ignore[arg-type]
     decides = json.dumps([name, own, above, to_json(inputs)], sort_keys=True)
@@ -276,7 +289,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"JSON in {path}", str(error), "delete that file, and the stage will be run again") from error
+        raise CheckpointError(
+            f"JSON in {path}", str(error), "delete that file, and the stage will be run again"
+        ) from error
     return found
 
 
@@ -291,4 +306,6 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def disk_error(error: OSError) -> NanochatError:
     """A full or read-only disk, said in one line."""
-    return CheckpointError("a disk to write to", str(error), "free some space or set NANOCHAT_HOME; the last checkpoint is whole")
+    return CheckpointError(
+        "a disk to write to", str(error), "free some space or set NANOCHAT_HOME; the last checkpoint is whole"
+    )

@@ -1,0 +1,169 @@
+"""Pretraining: learn to continue text, one token at a time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from nanochat.config import parse
+from nanochat.data import Row, TokenStore, open_store, rows, shares
+from nanochat.engine import Engine
+from nanochat.evaluate.bits import encode_held, score_held
+from nanochat.gpt import GPT
+from nanochat.optim import build_optimizer, trapezoid
+from nanochat.plan import Plan, plan
+from nanochat.runtime import Runtime
+from nanochat.stages.presets import PRESETS
+from nanochat.stages.sample import continue_text
+from nanochat.stages.stage import Stage, open_stage, read_stage
+from nanochat.stages.tokenizer import read_sides
+from nanochat.tokenizer import Tokenizer
+from nanochat.train import Batch, train
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Learn to continue text. `--depth` is the dial that sets the rest."""
+
+    run: str = ""
+    """the run's name; by default the preset's"""
+    preset: str = "laptop"
+    """fills the fields below; a flag beside it wins"""
+    depth: int = 4
+    """the dial: layers, and by it width, heads, batch, rates, tokens (see `nanochat plan`)"""
+    context: int = 512
+    """tokens a row, and the longest conversation later on"""
+    kv_heads: int = 1
+    """heads of keys and values; 0: as many as query heads"""
+    tokens_per_step: int = 0
+    """0: by the dial"""
+    steps: int = 0
+    """0: by the dial"""
+    rate: float = 1.0
+    """learning rates, as a share of the dial's"""
+    eval_every: int = 100
+    """steps between two measurements on held-out text; 0: only at the end"""
+    eval_documents: int = 100
+    """held-out documents of each measurement"""
+    lapse_every: int = 100
+    """steps between two samples from the same prompt; 0: never"""
+    save_every: int = 200
+    """steps between two checkpoints; 0: only at the end"""
+    seed: int = 0
+    """of weights and order"""
+    device: str = "auto"
+    """auto, cpu, cuda or mps"""
+    dtype: str = "auto"
+    """of products: auto, bfloat16, float32 or float64"""
+    deterministic: bool = False
+    """the same bits again on the same machine, a little slower"""
+
+
+LAPSE_PROMPT = "Chocolate Cake\n"
+
+
+def main(argv: Sequence[str]) -> int:
+    """The verb `pretrain`."""
+    presets = {preset: fields.get("pretrain", {}) for preset, fields in PRESETS.items()}
+    return pretrain(parse(PretrainConfig, argv, prog="nanochat pretrain", presets=presets))
+
+
+def pretrain(config: PretrainConfig) -> int:
+    """Run the stage; 0 when it is done."""
+    with open_stage("pretrain", config, parents=["tokenizer"]) as stage:
+        if stage is None:
+            return 0
+        tokenizer = Tokenizer.load(stage.run / "tokenizer")
+        chosen = plan(
+            config.depth, vocab_size=tokenizer.vocab_size, context=config.context, kv_heads=config.kv_heads,
+            tokens_per_step=config.tokens_per_step, steps=config.steps, world=stage.runtime.world,
+        )  # fmt: skip
+        model = GPT(chosen.model, stage.runtime.dtype).to(stage.runtime.device)
+        model.init_weights(config.seed)
+        optimizer = build_optimizer(
+            model, matrix_lr=config.rate * chosen.matrix_lr, embedding_lr=config.rate * chosen.embedding_lr,
+            head_lr=config.rate * chosen.head_lr, matrix_decay=chosen.matrix_decay, dtype=stage.runtime.dtype,
+        )  # fmt: skip
+        start, cursor = stage.resume(model, optimizer)
+        announce(stage, chosen)
+        stream = rows(
+            stores(stage),
+            bos=tokenizer.special("<|bos|>"),
+            context=chosen.model.context,
+            seed=config.seed,
+            cursor=cursor,
+        )
+        batches = row_batches(stream, chosen.rows, stage.runtime)
+        schedule = trapezoid(chosen.steps, chosen.warmup, chosen.warmdown)
+        steps = train(
+            model,
+            optimizer,
+            batches,
+            schedule,
+            steps=chosen.steps,
+            accumulate=chosen.accumulate,
+            start=start,
+            ranks=stage.ranks,
+        )
+        watch = Watch(stage, model, tokenizer)
+        for step in stage.training(steps, model, optimizer, chosen.steps, start):
+            cursor = step.cursor
+            watch(step.index + 1, last=step.index + 1 == chosen.steps)
+        stage.save(model, optimizer, chosen.steps, cursor)
+        stage.finish(plan=chosen, packing=shares(cursor))
+    return 0
+
+
+def announce(stage: Stage, chosen: Plan) -> None:
+    """What is about to happen, in two lines."""
+    total, m = sum(chosen.parameters.values()), chosen.model
+    stage.say(
+        f"{total / 1e6:.2f} M parameters: {m.n_layer} layers x {m.n_embd}, {m.n_head} heads, context {m.context}; "
+        f"{chosen.steps} steps x {chosen.tokens_per_step:,} tokens = {chosen.tokens / 1e6:.2f} M tokens"
+    )
+    runtime, name = stage.runtime, str(stage.runtime.dtype).removeprefix("torch.")
+    stage.say(
+        f"{runtime.device.type}, {name}, {runtime.threads} threads; products at {stage.peak_flops / 1e9:,.0f} GFLOP/s"
+    )
+
+
+def stores(stage: Stage) -> list[TokenStore]:
+    """The training side of every source, as the tokenizer stage wrote it."""
+    done = read_stage(stage.run, "tokenizer")
+    names = [name for name in done["corpus"] if name.endswith(".train")]
+    return [open_store(stage.run / "tokens" / f"{name}.npy", tokenizer=done["tokenizer"]) for name in names]
+
+
+def row_batches(stream: Iterator[Row], count: int, runtime: Runtime) -> Iterator[Batch]:
+    """This process's share of each `count` x world rows: rank r takes rows r, r + world, ..."""
+    while True:
+        everyone = list(islice(stream, count * runtime.world))
+        mine = np.stack([row.ids for row in everyone[runtime.rank :: runtime.world]]).astype(np.int64)
+        ids = torch.from_numpy(mine).to(runtime.device)
+        weights = torch.ones(ids.shape[0], ids.shape[1] - 1, device=runtime.device)
+        yield Batch(ids[:, :-1], ids[:, 1:], weights, everyone[-1].cursor)
+
+
+class Watch:
+    """What is looked at between steps: bits per byte of held-out text, and the same prompt again and again."""
+
+    def __init__(self, stage: Stage, model: GPT, tokenizer: Tokenizer) -> None:
+        self.stage, self.model, self.config = stage, model, stage.config
+        self.engine = Engine(model, tokenizer, stage.runtime)
+        sides = read_sides(read_stage(stage.run, "tokenizer")["sources"])
+        texts = [doc.text for name, docs in sides.items() if name.endswith(".held") for doc in docs]
+        self.held = encode_held(tokenizer, texts, self.config.eval_documents, self.config.seed) if texts else None
+
+    def __call__(self, done: int, last: bool) -> None:
+        """Look, if it is time."""
+        every, lapse = self.config.eval_every, self.config.lapse_every
+        figures: dict[str, Any] = {}
+        if self.stage.runtime.is_main and self.held and (last or (every and done % every == 0)):
+            figures["val_bpb"] = score_held(self.model, self.held, self.stage.runtime).value
+            self.stage.measure(done - 1, **figures)
+            self.stage.say(f"  step {done:>5}  held-out {figures['val_bpb']:.3f} bits per byte")
+        if self.stage.runtime.is_main and lapse and (last or done % lapse == 0):
+            self.stage.lapse(done, LAPSE_PROMPT, continue_text(self.engine, LAPSE_PROMPT, self.config.seed))

@@ -1,0 +1,115 @@
+"""The tokenizer stage: bring the text, set a twentieth aside, learn a vocabulary, write the corpus as tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nanochat.config import parse
+from nanochat.data import Document, attribution, documents, find_source, fingerprint, split_documents, write_store
+from nanochat.distributed import barrier
+from nanochat.errors import DataError
+from nanochat.keyed import rng
+from nanochat.runtime import home
+from nanochat.stages.presets import PRESETS
+from nanochat.stages.progress import Ticks
+from nanochat.stages.stage import Stage, open_stage
+from nanochat.tokenizer import Tokenizer, train_tokenizer
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Learn a vocabulary from the training text, and write the corpus as tokens."""
+
+    run: str = ""
+    """the run's name; by default the preset's"""
+    preset: str = "laptop"
+    """fills the fields below; a flag beside it wins"""
+    sources: tuple[str, ...] = ("cookbook", "wikipedia")
+    """names of sources (see `nanochat data list`), or paths of .txt, .jsonl and .parquet files or folders"""
+    vocab_size: int = 4096
+    """tokens of the vocabulary: 256 bytes, merges, and the special tokens of the chat format"""
+    training_bytes: int = 10_000_000
+    """how much text to learn merges from, drawn by document; 0: all"""
+    seed: int = 0
+    """of the draw"""
+    device: str = "auto"
+    """for the record: this stage computes on the processor"""
+    dtype: str = "auto"
+    """for the record"""
+    deterministic: bool = False
+    """this stage always is"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """The verb `tokenizer`."""
+    presets = {preset: fields.get("tokenizer", {}) for preset, fields in PRESETS.items()}
+    return prepare(parse(TokenizerConfig, argv, prog="nanochat tokenizer", presets=presets))
+
+
+def prepare(config: TokenizerConfig) -> int:
+    """Run the stage; 0 when it is done."""
+    sides = read_sides(config.sources)
+    stamps = {name: fingerprint(docs) for name, docs in sides.items()}
+    with open_stage("tokenizer", config, parents=[], inputs=stamps) as stage:
+        if stage is None:
+            return 0
+        training = [doc for name, docs in sides.items() if name.endswith(".train") for doc in docs]
+        if not training:
+            raise DataError("documents to train on", f"none in {', '.join(config.sources)}", "add some with --sources")
+        tokenizer = learn(stage, drawn(training, config.training_bytes, config.seed), config.vocab_size)
+        tokens = {name: encode(stage, tokenizer, name, docs) for name, docs in sides.items()}
+        corpus = {name: tally(docs, tokens[name]) for name, docs in sides.items()}
+        for name, counts in corpus.items():
+            of = "{documents:,} documents, {bytes:,} bytes, {tokens:,} tokens".format(**counts)
+            stage.say(f"{name}: {of}, {counts['bytes'] / max(1, counts['tokens']):.2f} bytes each")
+        stage.finish(
+            tokenizer=tokenizer.fingerprint,
+            sources=list(config.sources),
+            attribution=attribution(config.sources),
+            corpus=corpus,
+        )
+    return 0
+
+
+def read_sides(sources: Sequence[str]) -> dict[str, list[Document]]:
+    """Documents by `SOURCE.train` and `SOURCE.held`."""
+    sides = {}
+    for source in sources:
+        name = find_source(source).name
+        sides[f"{name}.train"], sides[f"{name}.held"] = split_documents(documents(source, home()))
+    return sides
+
+
+def tally(docs: Sequence[Document], tokens: int) -> dict[str, int]:
+    """How much one side of a source holds."""
+    return {"documents": len(docs), "bytes": sum(len(doc.text.encode()) for doc in docs), "tokens": tokens}
+
+
+def drawn(training: Sequence[Document], most: int, seed: int) -> list[str]:
+    """Texts of documents in a keyed order, up to `most` bytes; all where `most` is 0."""
+    order = list(training)
+    if most:
+        rng(seed, "tokenizer", "documents").shuffle(order)
+    texts, held = [], 0
+    for document in order:
+        if most and held >= most:
+            break
+        texts.append(document.text)
+        held += len(document.text.encode())
+    return texts
+
+
+def learn(stage: Stage, texts: Sequence[str], vocab_size: int) -> Tokenizer:
+    """The tokenizer, trained by the main process and read by the others."""
+    if stage.runtime.is_main:
+        with Ticks(stage.console, "merges") as ticks:
+            train_tokenizer(texts, vocab_size, progress=ticks.show).save(stage.folder)
+    barrier(stage.runtime)
+    return Tokenizer.load(stage.folder)
+
+
+def encode(stage: Stage, tokenizer: Tokenizer, name: str, docs: Sequence[Document]) -> int:
+    """Write the tokens of one side of a source; how many there are."""
+    if not stage.runtime.is_main:
+        return 0
+    with Ticks(stage.console, f"encode {name}") as ticks:
+        return int(write_store(stage.run / "tokens" / f"{name}.npy", docs, tokenizer, ticks.show).record.tokens)

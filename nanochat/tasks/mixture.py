@@ -1,0 +1,124 @@
+"""All tasks by name, which of them each stage uses, and which of them each figure of the report is about."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nanochat import keyed
+from nanochat.data.recipes import Recipe
+from nanochat.tasks.arithmetic import Arithmetic
+from nanochat.tasks.choice import Choice
+from nanochat.tasks.copying import CopyRecipes, CopyStrings
+from nanochat.tasks.follow_up import FollowUp
+from nanochat.tasks.kitchen import LIMIT, Kitchen
+from nanochat.tasks.pantry import Pantry
+from nanochat.tasks.recipes import Recipes
+from nanochat.tasks.scaling import Scaling
+from nanochat.tasks.spelling import Spelling
+from nanochat.tasks.stories import Stories
+from nanochat.tasks.talk import Substitutions, Talk
+from nanochat.tasks.task import Example, Split, Task
+from nanochat.tasks.units import Units
+from nanochat.tasks.unknown import UnknownDish
+from nanochat.tools import Tool
+
+Table = Mapping[str, float]  # task -> weight
+Stage = Literal["midtrain", "sft", "rl"]
+
+# Weights sum to 100 in each stage. Midtraining teaches skills, above all copying; fine-tuning teaches what people ask
+# for and keeps the skills; reinforcement takes what a program can check and a fine-tuned model still gets wrong.
+MIXTURES: dict[Stage, Table] = {
+    "midtrain": {
+        "copy_strings": 30,
+        "copy_recipes": 25,
+        "recipes": 10,
+        "arithmetic": 9,
+        "stories": 6,
+        "scaling": 6,
+        "units": 5,
+        "spelling": 5,
+        "choice": 4,
+    },
+    "sft": {
+        "recipes": 30,
+        "follow_up": 8,
+        "unknown_dish": 5,
+        "pantry": 6,
+        "small_talk": 12,
+        "limits": 7,
+        "substitutions": 4,
+        "arithmetic": 7,
+        "stories": 6,
+        "scaling": 6,
+        "units": 5,
+        "spelling": 2,
+        "choice": 2,
+    },
+    "rl": {
+        "arithmetic": 25,
+        "stories": 25,
+        "scaling": 25,
+        "units": 15,
+        "recipes": 10,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a figure of the report is measured on."""
+
+    tasks: tuple[str, ...]
+    split: Split
+
+
+CALCULATOR_TASKS = ("arithmetic", "stories", "scaling", "units")
+SUITES = {
+    "calculator_accuracy": Suite(CALCULATOR_TASKS, "familiar"),
+    "calculator_accuracy_new_wording": Suite(CALCULATOR_TASKS, "test"),
+    "find_accuracy": Suite(("recipes",), "test"),
+    "ingredient_f1": Suite(("recipes",), "test"),
+    "copy_accuracy": Suite(("copy_strings", "copy_recipes"), "test"),
+    "choice_accuracy": Suite(("choice",), "test"),
+}
+
+
+def catalogue(recipes: Sequence[Recipe], limit: int = LIMIT) -> dict[str, Task]:
+    """Every task by name. `limit` is how many characters of a recipe `find` shows; the tools must have the same."""
+    kitchen = Kitchen(recipes, limit)
+    tasks: list[Task] = [
+        CopyStrings(kitchen),
+        CopyRecipes(kitchen),
+        Arithmetic(),
+        Stories(),
+        Scaling(),
+        Units(),
+        Spelling(),
+        Choice(),
+        Recipes(kitchen),
+        FollowUp(kitchen),
+        UnknownDish(kitchen),
+        Pantry(kitchen),
+        Talk("small_talk", "smalltalk.jsonl"),
+        Talk("limits", "limits.jsonl"),
+        Substitutions(),
+    ]
+    return {task.name: task for task in tasks}
+
+
+def tools_for(recipes: Sequence[Recipe], limit: int = LIMIT) -> dict[str, Tool]:
+    """The calculator, and `find` over all recipes."""
+    return Kitchen(recipes, limit).tools
+
+
+def mixture(stage: Stage) -> Table:
+    """Which tasks a stage uses, with what weights."""
+    return MIXTURES[stage]
+
+
+def example_for(tasks: Mapping[str, Task], table: Table, index: int, seed: int = 0) -> tuple[str, Example]:
+    """The name of the task and the training example that stand at `index`: a pure function of table, index and seed."""
+    draw = keyed.rng(seed, "mixture", sorted(table.items()), index)
+    name = draw.choices(sorted(table), [table[name] for name in sorted(table)])[0]
+    # An index of its own, so that two stages with the same seed do not meet the same examples.
+    return name, tasks[name].example("train", draw.getrandbits(48), seed)
