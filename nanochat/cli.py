@@ -28,8 +28,9 @@ VERBS: dict[str, tuple[str, tuple[str, ...], str]] = {
 CHAT_FLAGS = {"--chat", "--no-chat"}
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code: 0 done, 1 failed, 2 bad usage, 130 interrupted after a clean save."""
+    argv = sys.argv[1:] if argv is None else argv
     words = [word for word in argv if word != "--debug"]
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())

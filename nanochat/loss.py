@@ -39,7 +39,9 @@ def weighted_nll(features: Float[Tensor, "B T C"], head: HeadLike, batch: Target
     targets, weights, rows = batch.targets.flatten(), batch.weights.flatten(), features.flatten(0, 1)
     # Ignored targets are left out before the head, not multiplied by zero after it: in a chat batch they are most.
     kept = (targets != IGNORE).nonzero().squeeze(1)
-    loss: Tensor = ChunkedNLL.apply(rows[kept], head.weight, targets[kept], weights[kept], head.softcap)
+    loss: Tensor = ChunkedNLL.apply(  # type: ignore[no-untyped-call]
+        rows[kept], head.weight, targets[kept], weights[kept], head.softcap
+    )
     return loss
 
 

@@ -128,7 +128,7 @@ def orthogonalise(
     An odd polynomial of a matrix acts on its singular values alone, so no decomposition is needed, only products:
     X <- a X + (b A + c A^2) X with A = X X^T.
     """
-    x = matrices.to(dtype)
+    x: Tensor = matrices.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
     if tall:  # the smaller of X X^T and X^T X is cheaper
         x = x.mT

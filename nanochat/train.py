@@ -98,7 +98,7 @@ def train(
         loss = torch.zeros((), dtype=torch.float64)
         for batch in micro:
             part = weighted_nll(model.features(batch.inputs), model.head, batch) / max(learned, 1.0)
-            part.backward()  # type: ignore[no-untyped-call]
+            part.backward()
             loss += part.detach().double().cpu()
         ranks.sum_gradients(model)
         mean_loss, norm = ranks.total([float(loss)])[0], gradient_norm(model)

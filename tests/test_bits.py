@@ -8,7 +8,7 @@ import torch
 
 from nanochat.errors import DataError
 from nanochat.evaluate.bits import Held, bits_per_byte, document_nats, encode_held, sample, score_held, windows
-from nanochat.evaluate.compression import joined, xz_bits_per_byte, xz_size
+from nanochat.evaluate.compression import joined, xz_bits_per_byte, xz_figures, xz_size
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
 
@@ -167,3 +167,8 @@ def test_xz_by_hand() -> None:
     train, new = ["flour, sugar, two eggs"] * 3, ["flour, sugar, three eggs", "half a cup of milk"]
     extra = xz_size(joined(train) + joined(new)) - xz_size(joined(train))
     assert xz_bits_per_byte(train, new).value == extra * 8 / len("".join(new))
+    both = xz_figures(train, {"bpb_new_xz": new, "bpb_old_xz": train})
+    assert [(figure.name, figure.value, figure.n) for figure in both] == [
+        ("bpb_new_xz", xz_bits_per_byte(train, new).value, 2),
+        ("bpb_old_xz", xz_bits_per_byte(train, train).value, 3),
+    ]

@@ -252,6 +252,26 @@ class Broken:
         raise ToolError("out of order")
 
 
+def test_rows_that_ended_do_not_run_out_of_the_cache() -> None:
+    """They stay beside the others until they are a quarter of the batch, here to the end of the context."""
+    model = random_model(context=120)
+    ending = [START, *b"x" * 100]
+    rows = [ending, *[[START]] * 7]
+    calls = 0
+
+    def logits(features: Tensor) -> Tensor:
+        nonlocal calls
+        scores = torch.zeros(len(features), 267, dtype=torch.float64)
+        scores[:, 65] = 50
+        scores[0, END] = 99 if calls == 0 else 0
+        calls += 1
+        return scores
+
+    model.logits = logits  # type: ignore[method-assign]
+    found = Engine(model, TOKENIZER, runtime()).generate(rows, Sampling(temperature=0, max_tokens=500))
+    assert [(len(answer.ids), answer.finish) for answer in found] == [(1, "stop"), *[(119, "length")] * 7]
+
+
 def test_assistant_end_stops() -> None:
     (answer,) = answers(saying(said("Good day")))
     assert (answer.text, answer.finish) == ("Good day", "stop")

@@ -141,7 +141,7 @@ def test_bits_of_a_document_by_hand() -> None:
     assert model.document_nats((BOS,)) == 0
     figure = model.bits_per_byte(Held((ids, (BOS, 3)), (9, 2)))
     assert figure.value == pytest.approx((expected + model.document_nats((BOS, 3))) / math.log(2) / 11)
-    assert (figure.stage, figure.name, figure.n, figure.unit) == ("pretrain", "bpb_ngram", 2, "bits/byte")
+    assert (figure.stage, figure.name, figure.n, figure.unit) == ("pretrain", "bpb_trigram", 2, "bits/byte")
 
 
 def test_longer_histories_help_on_text_that_has_some() -> None:

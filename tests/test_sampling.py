@@ -121,6 +121,11 @@ def test_impossible_tokens_are_never_drawn(seed: int, uniform: float, bits: str)
     assert log_p[0, token].isfinite()
 
 
+def test_a_number_that_rounds_to_the_total_draws_the_last_possible_token() -> None:
+    log_p = torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64).log()
+    assert draw(log_p, torch.ones(1, dtype=torch.float64)).tolist() == [1]
+
+
 def test_draw_takes_the_token_whose_share_holds_the_number() -> None:
     log_p = torch.tensor([0.5, 0.0, 0.25, 0.25], dtype=torch.float64).log().expand(6, -1)
     uniforms = torch.tensor([0.0, 0.49, 0.5, 0.74, 0.75, 0.999], dtype=torch.float64)

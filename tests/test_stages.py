@@ -19,6 +19,7 @@ from nanochat.stages.pretrain import PretrainConfig, pretrain
 from nanochat.stages.reinforce import ReinforceConfig, reinforce
 from nanochat.stages.stage import Interrupted, Stage, read_stage
 from nanochat.stages.tokenizer import TokenizerConfig, prepare
+from nanochat.tasks import catalogue, mixture
 from nanochat.tokenizer import Tokenizer
 from tests.oracles.kitchen import KITCHEN
 
@@ -212,11 +213,11 @@ def test_a_text_that_is_not_utf8_is_named(root):
 def test_conversations_fill_rows_and_their_index_is_the_cursor(root):
     prepare(tokenizer_config(root))
     tokenizer = Tokenizer.load(root / "home/toy/tokenizer")
-    bos = tokenizer.special("<|bos|>")
-    stream = finetune_stage.conversation_stream(tokenizer, KITCHEN, "sft", 0, 97, 0)
+    bos, tasks = tokenizer.special("<|bos|>"), catalogue(KITCHEN)
+    stream = finetune_stage.conversation_stream(tokenizer, tasks, mixture("sft"), 0, 97, 0)
     rows = [next(stream) for _ in range(12)]
     assert all(len(row.ids) == len(row.mask) == 97 and row.ids[0] == bos for row in rows)
-    resumed = finetune_stage.conversation_stream(tokenizer, KITCHEN, "sft", 0, 97, rows[5].following)
+    resumed = finetune_stage.conversation_stream(tokenizer, tasks, mixture("sft"), 0, 97, rows[5].following)
     assert all((next(resumed).ids == row.ids).all() for row in rows[6:])
     learned = sum(int(row.mask.sum()) for row in rows)
     assert 0 < learned < 12 * 97

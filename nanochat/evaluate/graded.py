@@ -6,14 +6,22 @@ from typing import Any
 
 import torch
 
-from nanochat.engine import Engine, Finish, Sampling
+from nanochat.engine import Completion, Engine, Finish, Sampling
 from nanochat.evaluate.bits import Progress
 from nanochat.evaluate.figures import Figure, mean, proportion
 from nanochat.tasks.task import Example, Grade, Split, Task
-from nanochat.tokenizer import Message, conversation_to_json, prompt, read_reply, well_formed
+from nanochat.tokenizer import Message, Tokenizer, conversation_to_json, prompt, read_reply, well_formed
 
 LETTERS = "ABCDEFGHIJ"
 GREEDY = Sampling(temperature=0, max_tokens=192)
+
+
+@dataclass(frozen=True)
+class Question:
+    """An example, and the task that grades the answer to it."""
+
+    task: Task
+    example: Example
 
 
 @dataclass(frozen=True)
@@ -52,25 +60,45 @@ def graded(
 ) -> list[Graded]:
     """The model's answers to the first `n` examples of a split (that `keep` lets through), in their order, graded.
 
-    The likeliest answer unless `sampling` says otherwise. Answers are written side by side, prompts of like length
-    together; example i draws as row i, whatever is beside it.
+    The likeliest answer unless `sampling` says otherwise.
     """
-    examples = first_examples(task, split, n, seed, keep)
-    prompts = [prompt(engine.tokenizer, example.question) for example in examples]
+    questions = [Question(task, example) for example in first_examples(task, split, n, seed, keep)]
+    return answer(engine, questions, sampling, batch=batch, progress=progress)
+
+
+def answer(
+    engine: Engine,
+    questions: Sequence[Question],
+    sampling: Sampling = GREEDY,
+    *,
+    batch: int = 64,
+    progress: Progress | None = None,
+) -> list[Graded]:
+    """The model's answers to questions of any tasks, in their order, graded.
+
+    Answers are written side by side, prompts of like length together; question i draws as row i, whatever is beside it.
+    """
+    prompts = [prompt(engine.tokenizer, question.example.question) for question in questions]
     found: dict[int, Graded] = {}
     for rows in batches_by_length(prompts, batch):
         askable = [row for row in rows if len(prompts[row]) < engine.model.config.context]
-        answers = engine.generate([prompts[row] for row in askable], sampling, askable, batch)
-        for row, answer in zip(askable, answers, strict=True):
-            reply, is_formed = read_reply(engine.tokenizer, answer.ids), well_formed(engine.tokenizer, answer.ids)
-            grade = task.grade(examples[row], reply)
-            found[row] = Graded(task.name, examples[row], reply, grade, answer.finish, is_formed)
+        completions = engine.generate([prompts[row] for row in askable], sampling, askable, batch)
+        for row, completion in zip(askable, completions, strict=True):
+            found[row] = judged(engine.tokenizer, questions[row], completion)
         for row in set(rows) - set(askable):
             grade = Grade(0.0, "the question fills the context")
-            found[row] = Graded(task.name, examples[row], Message("assistant", ()), grade, None, False)
+            nothing, question = Message("assistant", ()), questions[row]
+            found[row] = Graded(question.task.name, question.example, nothing, grade, None, False)
         if progress is not None:
-            progress(len(found), len(examples))
-    return [found[row] for row in range(len(examples))]
+            progress(len(found), len(questions))
+    return [found[row] for row in range(len(questions))]
+
+
+def judged(tokenizer: Tokenizer, question: Question, completion: Completion) -> Graded:
+    """What a completion says, and what the task's grader makes of it."""
+    reply, is_formed = read_reply(tokenizer, completion.ids), well_formed(tokenizer, completion.ids)
+    grade = question.task.grade(question.example, reply)
+    return Graded(question.task.name, question.example, reply, grade, completion.finish, is_formed)
 
 
 def first_examples(

@@ -1,20 +1,28 @@
 """The kitchen assistant's figures: what each stage after pretraining has to raise, measured on what none has seen."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from nanochat.data.recipes import Recipe
 from nanochat.engine import Engine
+from nanochat.evaluate.bits import Progress
 from nanochat.evaluate.figures import Figure, mean, proportion
-from nanochat.evaluate.graded import GREEDY, Graded, accuracy, choice_accuracy, graded, manners
-from nanochat.tasks import SUITES, Example, Split, Task, ingredient_f1
+from nanochat.evaluate.graded import (
+    GREEDY,
+    Graded,
+    Question,
+    accuracy,
+    answer,
+    choice_accuracy,
+    first_examples,
+    manners,
+)
+from nanochat.tasks import SUITES, Example, Suite, Task, ingredient_f1
 
+UNKNOWN = Suite(("unknown_dish",), "test")
 # Tokens that an answer may take. A young model never stops, and would spend most of the time on answers long wrong.
 SHORT, LONG = 64, 192
-COPYING = ("recipes", "copy_strings", "copy_recipes")  # tasks whose answers repeat a text
-
-Keep = Callable[[Example], bool] | None
+REPEATING = ("find_accuracy", "copy_accuracy", "ingredient_f1")  # their answers repeat whole texts, and get LONG
 
 
 @dataclass(frozen=True)
@@ -25,34 +33,6 @@ class Asked:
     answers: list[Graded]
 
 
-@dataclass(frozen=True)
-class Interview:
-    """Questions to one model. `progress` is told (what is asked, done, of how many)."""
-
-    engine: Engine
-    tasks: Mapping[str, Task]
-    n: int
-    seed: int = 0
-    progress: Callable[[str, int, int], None] | None = None
-
-    def ask(self, label: str, task: str, split: Split, keep: Keep = None, n: int | None = None) -> list[Graded]:
-        """Answers to `n` questions of a task."""
-        tell = None if self.progress is None else partial(self.progress, label)
-        count = self.n if n is None else n
-        sampling = replace(GREEDY, max_tokens=LONG if task in COPYING else SHORT)
-        return graded(
-            self.engine, self.tasks[task], split, count, self.seed, keep=keep, sampling=sampling, progress=tell
-        )
-
-    def suite(self, name: str, keep: Keep = None) -> list[Graded]:
-        """Answers to the `n` questions that a figure is about, in equal parts from each of its tasks."""
-        tasks, answers = SUITES[name].tasks, list[Graded]()
-        for place, task in enumerate(tasks):
-            n = self.n // len(tasks) + (place < self.n % len(tasks))
-            answers += self.ask(title(name), task, SUITES[name].split, keep, n) if n else []
-        return answers
-
-
 def kitchen_figures(
     engine: Engine,
     tasks: Mapping[str, Task],
@@ -61,7 +41,7 @@ def kitchen_figures(
     *,
     stage: str,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Asked:
     """Every figure of a stage, each on `n` questions about held-out numbers and dishes.
 
@@ -69,29 +49,56 @@ def kitchen_figures(
     `find_accuracy` is about the dish looked up, `recipe_accuracy` about the whole answer; `ingredient_f1` compares with
     the ingredients as the recipe has them.
     """
-    model = Interview(engine, tasks, n, seed, progress)
-    familiar, new = model.suite("calculator_accuracy"), model.suite("calculator_accuracy_new_wording")
-    about, copied = model.suite("find_accuracy"), model.suite("copy_accuracy")
-    lists = model.suite("ingredient_f1", lambda example: example.truth["kind"] == "ingredients")
-    unknown = model.ask("unknown dishes", "unknown_dish", "test")
+    names = ("calculator_accuracy", "calculator_accuracy_new_wording", *REPEATING)
+    questions = {name: questions_of(SUITES[name], tasks, n, seed, name == "ingredient_f1") for name in names}
+    questions["unknown_accuracy"] = questions_of(UNKNOWN, tasks, n, seed)
+    answers = answer_all(engine, questions, progress)
     titles = {recipe.title: recipe for recipe in recipes}
-    agreement = [ingredient_f1(titles[str(answer.example.truth["title"])], answer.reply.text) for answer in lists]
+    lists, about = answers["ingredient_f1"], answers["find_accuracy"]
+    agreement = [ingredient_f1(titles[str(a.example.truth["title"])], a.reply.text) for a in lists]
     # The grader of recipes gives nothing, and only then, where the first call did not find the dish.
-    found = sum(answer.grade.reward > 0 for answer in about)
+    found = sum(a.grade.reward > 0 for a in about)
+    said = [
+        a for name in ("calculator_accuracy_new_wording", "find_accuracy", "unknown_accuracy") for a in answers[name]
+    ]
     figures = [
-        accuracy(stage, "calculator_accuracy", familiar),
-        accuracy(stage, "calculator_accuracy_new_wording", new),
+        *(accuracy(stage, name, answers[name]) for name in ("calculator_accuracy", "calculator_accuracy_new_wording")),
         proportion(stage, "find_accuracy", found, len(about)),
         accuracy(stage, "recipe_accuracy", about),
         mean(stage, "ingredient_f1", agreement, "share", bounds=(0, 1)),
-        accuracy(stage, "copy_accuracy", copied),
-        accuracy(stage, "unknown_accuracy", unknown),
+        *(accuracy(stage, name, answers[name]) for name in ("copy_accuracy", "unknown_accuracy")),
         choice_accuracy(engine, tasks["choice"], SUITES["choice_accuracy"].split, n, seed, stage=stage),
-        *manners(stage, [*new, *about, *lists, *unknown]),
+        *manners(stage, [*said, *lists]),
     ]
-    return Asked(figures, [*new, *about, *unknown])
+    return Asked(figures, said)
 
 
-def title(name: str) -> str:
-    """What a figure is about, for the progress bar: "find_accuracy" -> "find"."""
-    return name.removesuffix("_accuracy").replace("_", " ")
+def questions_of(suite: Suite, tasks: Mapping[str, Task], n: int, seed: int, lists: bool = False) -> list[Question]:
+    """`n` questions, in equal parts from each task of the suite; with `lists` only those for lists of ingredients."""
+    questions: list[Question] = []
+    for place, name in enumerate(suite.tasks):
+        part = n // len(suite.tasks) + (place < n % len(suite.tasks))
+        keep = wants_list if lists else None
+        questions += [Question(tasks[name], e) for e in first_examples(tasks[name], suite.split, part, seed, keep)]
+    return questions
+
+
+def wants_list(example: Example) -> bool:
+    """Whether a question about a recipe asks for its ingredients."""
+    return example.truth["kind"] == "ingredients"
+
+
+def answer_all(
+    engine: Engine, questions: Mapping[str, list[Question]], progress: Progress | None
+) -> dict[str, list[Graded]]:
+    """Answers to the questions of each figure. All short ones are written side by side, and all long ones."""
+    found: dict[str, list[Graded]] = {}
+    total, done = sum(map(len, questions.values())), 0
+    for limit, names in ((SHORT, questions.keys() - set(REPEATING)), (LONG, REPEATING)):
+        ordered = [name for name in questions if name in names]
+        asked = [question for name in ordered for question in questions[name]]
+        told = None if progress is None else lambda now, _, before=done: progress(before + now, total)
+        answers = iter(answer(engine, asked, replace(GREEDY, max_tokens=limit), progress=told))
+        found |= {name: [next(answers) for _ in questions[name]] for name in ordered}
+        done += len(asked)
+    return found

@@ -19,7 +19,6 @@ from nanochat.evaluate.figures import Figure, ratio
 
 Ints = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-NAME = "bpb_ngram"
 LOCKED_DISCOUNT = 0.75  # where there are too few kinds of counts to estimate one from
 
 
@@ -72,8 +71,8 @@ class NGram:
         grams = np.lib.stride_tricks.sliding_window_view(stream, self.order)
         return -float(np.log(self.probabilities(grams)).sum())
 
-    def bits_per_byte(self, held: Held, *, stage: str = "pretrain", name: str = NAME) -> Figure:
-        """The figure to set beside a model's on the same documents."""
+    def bits_per_byte(self, held: Held, *, stage: str = "pretrain", name: str = "bpb_trigram") -> Figure:
+        """The figure to set beside a model's on the same documents; another order is named `bpb_5gram`."""
         bits = [self.document_nats(ids) / math.log(2) for ids in held.ids]
         return ratio(stage, name, bits, held.num_bytes, UNIT)
 

@@ -22,10 +22,10 @@ from nanochat.evaluate.kitchen import kitchen_figures
 from nanochat.evaluate.ngram import train_ngram
 from nanochat.runtime import detect, home
 from nanochat.stages.presets import PRESETS
-from nanochat.stages.progress import Asking, Ticks
+from nanochat.stages.progress import Ticks
 from nanochat.stages.stage import read_stage
 from nanochat.stages.tokenizer import read_sides
-from nanochat.tasks import catalogue, tools_for
+from nanochat.tasks import catalogue, limit_for, tools_for
 from nanochat.tokenizer import Tokenizer
 
 # What the report calls the bits per byte of the two sources of the default corpus.
@@ -83,11 +83,11 @@ def evaluate(config: EvaluateConfig) -> list[Figure]:
         figures = bits(folder, config, model, tokenizer, runtime, console) + baselines(folder, tokenizer, config)
         if folder.name != "pretrain":
             kitchen = recipes(home())
-            engine = Engine(model, tokenizer, runtime, tools_for(kitchen))
-            with Asking(console) as asking:
+            engine = Engine(model, tokenizer, runtime, tools_for(kitchen, limit_for(model.config.context)))
+            with Ticks(console, "questions") as ticks:
                 asked = kitchen_figures(
-                    engine, catalogue(kitchen), kitchen, config.questions,
-                    stage=folder.name, seed=config.seed, progress=asking.show,
+                    engine, catalogue(kitchen, limit_for(model.config.context)), kitchen, config.questions,
+                    stage=folder.name, seed=config.seed, progress=ticks.show,
                 )  # fmt: skip
             figures += asked.figures
             if runtime.is_main:
@@ -181,8 +181,11 @@ def show(console: Console, figures: Sequence[Figure]) -> None:
             heading, justify="left" if heading == "figure" else "right", style="dim" if heading == "n" else ""
         )
     for figure in figures:
-        percent = figure.unit == "share"
-        write = (lambda x: f"{100 * x:.1f} %") if percent else (lambda x: f"{x:.3f}")
-        interval = f"{write(figure.low)} to {write(figure.high)}" if figure.has_interval else ""
-        table.add_row(figure.name, write(figure.value), interval, str(figure.n))
+        value, low, high = (written(x, figure.unit) for x in (figure.value, figure.low, figure.high))
+        table.add_row(figure.name, value, f"{low} to {high}" if figure.has_interval else "", str(figure.n))
     console.print(table)
+
+
+def written(value: float, unit: str) -> str:
+    """A figure's value as it is read: shares in per cent."""
+    return f"{100 * value:.1f} %" if unit == "share" else f"{value:.3f}"

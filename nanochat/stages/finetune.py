@@ -4,7 +4,7 @@
 what to say to people. They differ in their mixture of tasks and their numbers, and in nothing else.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +23,7 @@ from nanochat.runtime import Runtime, home
 from nanochat.stages.presets import PRESETS
 from nanochat.stages.sample import ask
 from nanochat.stages.stage import Stage, open_stage, read_stage
-from nanochat.tasks import Table, catalogue, example_for, mixture, tools_for
+from nanochat.tasks import Table, Task, catalogue, example_for, limit_for, mixture, tools_for
 from nanochat.tokenizer import Tokenizer, render
 from nanochat.train import Batch, train
 
@@ -44,6 +44,8 @@ class FinetuneConfig:
     """rows of a micro-batch, on each process"""
     accumulate: int = 1
     """micro-batches a step"""
+    mixture: Literal["", "tiny"] = ""
+    """the tasks: the kitchen assistant's, or the tiny preset's"""
     rate: float = 0.5
     """learning rates, as a share of pretraining's"""
     warmdown: float = 0.5
@@ -81,9 +83,10 @@ def finetune(name: Literal["midtrain", "sft"], config: FinetuneConfig) -> int:
         model, optimizer, tokenizer = continued(stage, base, config.rate)
         start, cursor = stage.resume(model, optimizer)
         kitchen = recipes(home())
-        engine = Engine(model, tokenizer, stage.runtime, tools_for(kitchen))
+        engine = Engine(model, tokenizer, stage.runtime, tools_for(kitchen, limit_for(model.config.context)))
+        tasks, table = catalogue(kitchen, limit_for(model.config.context)), mixture(name, config.mixture)
         conversations = conversation_stream(
-            tokenizer, kitchen, name, config.seed, model.config.context + 1, int(str(cursor.get("next", 0)))
+            tokenizer, tasks, table, config.seed, model.config.context + 1, int(str(cursor.get("next", 0)))
         )
         batches = row_batches(conversations, config.rows, stage.runtime)
         schedule = trapezoid(config.steps, config.steps // 20, round(config.warmdown * config.steps))
@@ -104,7 +107,7 @@ def finetune(name: Literal["midtrain", "sft"], config: FinetuneConfig) -> int:
             cursor = step.cursor
         stage.save(model, optimizer, config.steps, cursor)
         tokens = config.steps * config.accumulate * config.rows * model.config.context * stage.runtime.world
-        stage.finish(plan={"steps": config.steps, "tokens": tokens, "base": base, "mixture": describe(mixture(name))})
+        stage.finish(plan={"steps": config.steps, "tokens": tokens, "base": base, "mixture": describe(table)})
     return 0
 
 
@@ -149,15 +152,13 @@ class Row:
 
 
 def conversation_stream(
-    tokenizer: Tokenizer, kitchen: Sequence[object], name: str, seed: int, length: int, following: int
+    tokenizer: Tokenizer, tasks: Mapping[str, Task], table: Table, seed: int, length: int, following: int
 ) -> Iterator[Row]:
     """Rows of whole conversations, without end: as many of the next ones as fit, then padding.
 
-    A conversation longer than a row is cut at its end. Conversation i is a function of (seed, stage, i), so the index
+    A conversation longer than a row is cut at its end. Conversation i is a function of (seed, table, i), so the index
     of the next one is all that a cursor needs.
     """
-    tasks = catalogue(kitchen)  # type: ignore[arg-type]
-    table = mixture(name)  # type: ignore[arg-type]
     ids: list[int] = []
     mask: list[int] = []
     while True:

@@ -76,28 +76,3 @@ class Ticks:
             self.last_line = now
             left = (now - self.began) / max(1, done) * (total - done)
             self.bar.console.print(f"{self.title:<9} {done:>5}/{total}  {left:.0f} s left", highlight=False)
-
-
-class Asking:
-    """A line for questions of several kinds, one after the other: what is asked, and how far it is."""
-
-    def __init__(self, console: Console) -> None:
-        self.console, self.status, self.last_line = console, console.status("asking"), time.perf_counter()
-
-    def __enter__(self) -> "Asking":
-        if self.console.is_terminal:
-            self.status.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.status.stop()
-
-    def show(self, what: str, done: int, total: int) -> None:
-        """Show that `done` of `total` questions of this kind are answered."""
-        self.status.update(f"asking: {what} {done}/{total}")
-        now = time.perf_counter()
-        if not self.console.is_terminal and now - self.last_line > SECONDS_BETWEEN_LINES:
-            self.last_line = now
-            self.console.print(f"asking: {what} {done}/{total}", highlight=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from nanochat.config import parse
 from nanochat.data import recipes
@@ -15,7 +15,7 @@ from nanochat.stages.finetune import BEFORE, continued, describe
 from nanochat.stages.presets import PRESETS
 from nanochat.stages.sample import ask
 from nanochat.stages.stage import Stage, open_stage
-from nanochat.tasks import Table, Task, catalogue, example_for, mixture, tools_for
+from nanochat.tasks import Table, Task, catalogue, example_for, limit_for, mixture, tools_for
 from nanochat.train import Batch, train
 
 
@@ -37,6 +37,8 @@ class ReinforceConfig:
     """answers of a micro-batch"""
     max_tokens: int = 96
     """longest answer, in tokens that the model draws"""
+    mixture: Literal["", "tiny"] = ""
+    """the tasks: the kitchen assistant's, or the tiny preset's"""
     rate: float = 0.1
     """learning rates, as a share of pretraining's; falls to zero"""
     lapse_every: int = 20
@@ -71,8 +73,9 @@ def reinforce(config: ReinforceConfig) -> int:
         model, optimizer, tokenizer = continued(stage, BEFORE["rl"], config.rate)
         start, cursor = stage.resume(model, optimizer)
         kitchen = recipes(home())
-        engine = Engine(model, tokenizer, stage.runtime, tools_for(kitchen))
-        batches = rollout_batches(stage, engine, catalogue(kitchen), mixture("rl"), start)
+        engine = Engine(model, tokenizer, stage.runtime, tools_for(kitchen, limit_for(model.config.context)))
+        tasks, table = catalogue(kitchen, limit_for(model.config.context)), mixture("rl", config.mixture)
+        batches = rollout_batches(stage, engine, tasks, table, start)
         # Every process must read as many micro-batches as the others, whatever its answers are.
         accumulate = -(-share(config.prompts, stage) * config.samples // config.rows)
         schedule = trapezoid(config.steps, 0, config.steps)
@@ -97,7 +100,7 @@ def reinforce(config: ReinforceConfig) -> int:
             plan={
                 "steps": config.steps,
                 "answers": config.steps * config.prompts * config.samples,
-                "mixture": describe(mixture("rl")),
+                "mixture": describe(table),
             }
         )
     return 0

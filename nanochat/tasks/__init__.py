@@ -5,7 +5,7 @@ A family of tasks is a file: `copying`, `arithmetic`, `stories`, `scaling`, `uni
 as right; `mixture` puts them together. A new family is a file and a line in `mixture.catalogue`.
 """
 
-from nanochat.tasks.kitchen import LIMIT, Kitchen
+from nanochat.tasks.kitchen import LIMIT, Kitchen, limit_for
 from nanochat.tasks.mixture import SUITES, Stage, Suite, Table, catalogue, example_for, mixture, tools_for
 from nanochat.tasks.recipes import Recipes, ingredient_f1
 from nanochat.tasks.task import Example, Grade, Split, Task
@@ -25,6 +25,7 @@ __all__ = [
     "catalogue",
     "example_for",
     "ingredient_f1",
+    "limit_for",
     "mixture",
     "tools_for",
 ]

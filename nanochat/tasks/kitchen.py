@@ -10,8 +10,15 @@ from nanochat.data.split import held_out
 from nanochat.tasks.task import Split
 from nanochat.tools import CUT, NO_RECIPE, Calculator, Find, Tool, title_names
 
-# Of a recipe, `find` shows about so many characters: with the answer that repeats them, some 350 tokens of a context.
+# Of a recipe, `find` shows about so many characters: with the answer that repeats them, some 350 tokens of 512.
 LIMIT = 600
+
+
+def limit_for(context: int) -> int:
+    """How many characters of a recipe a model with this context can take in and repeat."""
+    return LIMIT * context // 512
+
+
 SPOKEN_RATE = 0.85  # how often a dish is called by a short name where one is known, and not by its whole title
 
 

@@ -24,10 +24,11 @@ from nanochat.tools import Tool
 
 Table = Mapping[str, float]  # task -> weight
 Stage = Literal["midtrain", "sft", "rl"]
+Size = Literal["", "tiny"]
 
 # Weights sum to 100 in each stage. Midtraining teaches skills, above all copying; fine-tuning teaches what people ask
 # for and keeps the skills; reinforcement takes what a program can check and a fine-tuned model still gets wrong.
-MIXTURES: dict[Stage, Table] = {
+MIXTURES: dict[str, Table] = {
     "midtrain": {
         "copy_strings": 30,
         "copy_recipes": 25,
@@ -61,6 +62,10 @@ MIXTURES: dict[Stage, Table] = {
         "units": 15,
         "recipes": 10,
     },
+    # What a model of half a million parameters can begin to learn in seconds: no copying of recipes.
+    "tiny midtrain": {"arithmetic": 40, "recipes": 25, "small_talk": 20, "units": 15},
+    "tiny sft": {"small_talk": 35, "arithmetic": 25, "recipes": 20, "limits": 10, "unknown_dish": 10},
+    "tiny rl": {"arithmetic": 100},
 }
 
 
@@ -111,9 +116,9 @@ def tools_for(recipes: Sequence[Recipe], limit: int = LIMIT) -> dict[str, Tool]:
     return Kitchen(recipes, limit).tools
 
 
-def mixture(stage: Stage) -> Table:
-    """Which tasks a stage uses, with what weights."""
-    return MIXTURES[stage]
+def mixture(stage: Stage, size: Size = "") -> Table:
+    """Which tasks a stage uses, with what weights: the kitchen assistant's, or the tiny preset's."""
+    return MIXTURES[f"{size} {stage}".strip()]
 
 
 def example_for(tasks: Mapping[str, Task], table: Table, index: int, seed: int = 0) -> tuple[str, Example]:

@@ -1,0 +1,100 @@
+# The verbs of this project. CI calls the same ones; `make` alone lists them.
+
+# What .venv is made from: 3.11 or newer.
+PYTHON ?= python3
+# What `make chat` runs: tiny (a minute or two) or laptop.
+PRESET ?= laptop
+# A package index for torch alone, for example PyTorch's own of CPU builds; pip's usual one when empty.
+TORCH_INDEX ?=
+
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+PIP := $(VENV_PYTHON) -m pip --disable-pip-version-check
+INSTALL := $(PIP) install -c constraints.txt
+# Each step leaves a stamp, so that a second call has nothing to do until one of these files changes.
+PINS := pyproject.toml constraints.txt
+MADE := $(VENV)/.made
+TORCH := $(VENV)/.torch
+FOR_CHAT := $(VENV)/.for-chat
+FOR_TESTS := $(VENV)/.for-tests
+
+.PHONY: help env chat test test-slow check clean
+
+help:
+	@echo "make chat [PRESET=tiny]  train a chatbot from raw text, then talk to it"
+	@echo "make env                 make $(VENV) and install nanochat in it"
+	@echo "make test                the fast tests"
+	@echo "make test-slow           the long ones"
+	@echo "make check               lint, format, types, structure"
+	@echo "make clean               remove $(VENV) and caches; runs are kept"
+
+env: $(FOR_CHAT)
+
+chat: $(FOR_CHAT)
+	@$(VENV_PYTHON) -m nanochat run --preset $(PRESET) --chat
+
+test: $(FOR_TESTS)
+	@$(VENV_PYTHON) -m pytest -m "not slow"
+
+test-slow: $(FOR_TESTS)
+	@$(VENV_PYTHON) -m pytest -m slow --timeout 900
+
+check: $(FOR_TESTS)
+	@$(VENV_PYTHON) -m ruff check
+	@$(VENV_PYTHON) -m ruff format --check
+	@$(VENV_PYTHON) -m mypy
+	@$(VENV_PYTHON) -m pytest -q -m "not slow" tests/structure
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find nanochat tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(FOR_CHAT): $(PINS) $(TORCH)
+	@echo "Installing nanochat and what it needs ..."
+	@$(INSTALL) -qq --no-build-isolation -e .
+	@touch $@
+
+$(FOR_TESTS): $(PINS) $(TORCH)
+	@echo "Installing nanochat and what its tests need ..."
+	@$(INSTALL) -qq --no-build-isolation -e ".[data,dev]"
+	@touch $(FOR_CHAT) $@
+
+$(TORCH): constraints.txt | $(MADE)
+	@$(install_torch)
+	@touch $@
+
+$(MADE):
+	@$(check_python)
+	@echo "Making $(VENV) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(INSTALL) -qq pip setuptools wheel
+	@touch $@
+
+define check_python
+command -v "$(PYTHON)" >/dev/null || { \
+	echo "$(PYTHON) is not here: install Python 3.11 or newer (Debian, Ubuntu: sudo apt install python3 python3-venv)" >&2; \
+	exit 1; }; \
+"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	echo "$(PYTHON) is older than 3.11: install a newer Python and name it, as in make chat PYTHON=python3.12" >&2; \
+	exit 1; }; \
+"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	echo "$(PYTHON) lacks venv: install it (Debian, Ubuntu: sudo apt install python3-venv)" >&2; \
+	exit 1; }
+endef
+
+# torch goes first and by itself, so that TORCH_INDEX decides about it and about nothing else. On Linux its usual build
+# brings several GB of CUDA libraries: where no NVIDIA card would use them, ask pip what it is about to take, and say so.
+define install_torch
+if [ -n "$(TORCH_INDEX)" ]; then \
+	$(INSTALL) --index-url "$(TORCH_INDEX)" --no-deps torch; \
+else \
+	if [ "$$(uname -s)" = Linux ] && [ ! -e /proc/driver/nvidia/version ] && ! command -v nvidia-smi >/dev/null \
+		&& $(INSTALL) -qq --dry-run --no-deps --report $(VENV)/torch.json torch 2>/dev/null \
+		&& grep -qE '"(cuda|nvidia)-' $(VENV)/torch.json; then \
+		echo "Note: torch comes with several GB of CUDA libraries that this machine has no use for. To do without:"; \
+		echo "stop this, and run make env TORCH_INDEX=ADDRESS with the address that PyTorch's page \"Get Started\""; \
+		echo "shows after --index-url when you choose Linux, Pip and CPU there."; \
+	fi; \
+	$(INSTALL) torch; \
+fi
+endef

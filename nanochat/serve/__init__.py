@@ -1,0 +1,1 @@
+"""Ways to talk to a model: in the terminal. `conversation` is what they share."""

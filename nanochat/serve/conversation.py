@@ -1,0 +1,206 @@
+"""A conversation with a model, whatever shows it: its turns, room for new ones, and where a recipe is from."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from nanochat.checkpoint import load_model
+from nanochat.engine import Engine, Finish, Piece, Sampling
+from nanochat.errors import UsageError
+from nanochat.runtime import Runtime
+from nanochat.tokenizer import Call, Message, Output, Part, Text, conversation_to_json, message, prompt, read_reply
+from nanochat.tools import NO_RECIPE, Tool, words
+
+Loader = Callable[[], "Speaker"]
+Provenance = Literal["found", "invented"] | None
+
+FAMILIAR = 0.8  # of its words make a recipe one that was found earlier
+PLAIN_TOKENS = 64  # by which plain text is continued: it has no answer's end
+ANSWER_SHARE = 5  # a prompt leaves at least one in so many tokens of the context to the answer
+LIST_LINE = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+\S", re.MULTILINE)
+HEADING = re.compile(r"^(?:ingredients|steps|directions|method):?\s*$", re.MULTILINE | re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model that is ready to talk, and the stage that it comes from."""
+
+    engine: Engine
+    stage: str
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether the model knows conversations. A pretrained one does not: it goes on from the text it is given."""
+        return self.stage != "pretrain"
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of a prompt that leave room for an answer."""
+        context = self.engine.model.config.context
+        return context - context // ANSWER_SHARE
+
+
+def load_speaker(folder: Path, runtime: Runtime, tools: Mapping[str, Tool]) -> Speaker:
+    """The newest model of a stage's folder, with `tools`."""
+    model, tokenizer, _ = load_model(folder, runtime)
+    # It will not be trained: weights in the format that products are computed in need no conversion in every step.
+    return Speaker(Engine(model.to(runtime.dtype), tokenizer, runtime, tools), folder.name)
+
+
+@dataclass
+class Turn:
+    """One question and its answer. Iterate over it for the answer's pieces as they come; it remembers them."""
+
+    speaker: Speaker
+    question: str
+    ids: Sequence[int]  # what the model is given
+    earlier: Sequence[Message]  # the messages that are in it besides the question
+    num_dropped: int  # messages that had to be left out to make room
+    sampling: Sampling
+    row: int
+    pieces: list[Piece] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Piece]:
+        self.pieces.clear()
+        stream = self.speaker.engine.stream(self.ids, self.sampling, self.row)
+        try:
+            for piece in stream:
+                self.pieces.append(piece)
+                yield piece
+        finally:
+            stream.close()
+
+    @property
+    def reply(self) -> Message:
+        """The answer so far; without the special token that ended it, if it was out of place."""
+        if not self.speaker.takes_turns:
+            return message("assistant", "".join(piece.text for piece in self.pieces))
+        ids = [piece.id for piece in self.pieces if piece.finish != "malformed"]
+        return read_reply(self.speaker.engine.tokenizer, ids)
+
+    @property
+    def finish(self) -> Finish | None:
+        """How the answer ended; None where it was stopped from outside."""
+        return self.pieces[-1].finish if self.pieces else "length"
+
+    @property
+    def provenance(self) -> Provenance:
+        """Whether a recipe in the answer was found or invented."""
+        return provenance(self.reply, self.earlier)
+
+
+class Session:
+    """A conversation: what was said, and how the next answer is drawn."""
+
+    def __init__(self, speaker: Speaker, sampling: Sampling, system: str = "") -> None:
+        self.speaker, self.sampling, self.system = speaker, sampling, system
+        self.messages: list[Message] = []
+        self.num_asked = 0
+
+    def ask(self, question: str) -> Turn:
+        """The next turn, not yet answered. Raises UsageError for a question that is too long, and ChatError for none.
+
+        Turn n draws as row n: the same seed and the same questions give the same conversation.
+        """
+        earlier = self.messages if self.speaker.takes_turns else []
+        ids, kept = fitted(self.speaker, self.system, earlier, question)
+        sampling = self.sampling
+        if not self.speaker.takes_turns:
+            sampling = replace(sampling, max_tokens=min(sampling.max_tokens, PLAIN_TOKENS))
+        turn = Turn(self.speaker, question, ids, kept, len(earlier) - len(kept), sampling, self.num_asked)
+        self.num_asked += 1
+        return turn
+
+    def keep(self, turn: Turn) -> None:
+        """Make an answered turn a part of the conversation, and forget what it had no room for."""
+        self.messages = [*turn.earlier, message("user", turn.question), turn.reply]
+
+    def reset(self) -> None:
+        """Forget what was said, but for the system's message."""
+        self.messages = []
+
+
+def fitted(speaker: Speaker, system: str, earlier: Sequence[Message], question: str) -> tuple[list[int], list[Message]]:
+    """(the prompt, which `earlier` messages are in it): the oldest question and its answer are left out first."""
+    ids: list[int] = []
+    for start in range(0, len(earlier) + 1, 2):
+        kept = list(earlier[start:])
+        ids = prompt_ids(speaker, system, kept, question)
+        if len(ids) <= speaker.longest_prompt:
+            return ids, kept
+    wanted = "a message that fits" + (" beside the system's" if system else "")
+    raise UsageError(f"{wanted} into {speaker.longest_prompt} tokens", f"{len(ids)}", "shorten it")
+
+
+def prompt_ids(speaker: Speaker, system: str, earlier: Sequence[Message], question: str) -> list[int]:
+    """What the model is given to continue: a conversation, or plain text where it knows no conversations."""
+    tokenizer = speaker.engine.tokenizer
+    if not speaker.takes_turns:
+        return [tokenizer.special("<|bos|>"), *tokenizer.encode(question)]
+    first = [message("system", system)] if system else []
+    return prompt(tokenizer, [*first, *earlier, message("user", question)])
+
+
+def provenance(reply: Message, earlier: Sequence[Message] = ()) -> Provenance:
+    """Whether the recipe in `reply` was found in the Cookbook or invented; None where there is none.
+
+    Found: `find` was called before it, with success; or the recipe says again, scaled perhaps, what `find` brought in
+    an `earlier` message, so that most of its words stand there.
+    """
+    texts = ((place, part.text) for place, part in enumerate(reply.parts) if isinstance(part, Text))
+    place, recipe = next(((place, text) for place, text in texts if looks_like_recipe(text)), (0, ""))
+    if not recipe:
+        return None
+    if found_texts(reply.parts[:place]):
+        return "found"
+    known = {word for said in earlier for text in found_texts(said.parts) for word in words(text)}
+    spoken = [word for word in words(recipe) if not word.isdigit()]
+    return "found" if spoken and sum(word in known for word in spoken) >= FAMILIAR * len(spoken) else "invented"
+
+
+def looks_like_recipe(text: str) -> bool:
+    """Whether a text has two list lines or more, or a heading that recipes have."""
+    return len(LIST_LINE.findall(text)) >= 2 or HEADING.search(text) is not None
+
+
+def found_texts(parts: Sequence[Part]) -> list[str]:
+    """What successful calls of `find` brought."""
+    outputs = [after.text for call, after in pairwise(parts) if is_call(call, "find") and isinstance(after, Output)]
+    return [text for text in outputs if text != NO_RECIPE and not text.startswith("error:")]
+
+
+def is_call(part: Part, tool: str) -> bool:
+    """Whether a part calls this tool."""
+    return isinstance(part, Call) and part.tool == tool
+
+
+def turn_to_json(turn: Turn) -> dict[str, Any]:
+    """The turn as `json` can write it."""
+    reply = turn.reply
+    return {
+        "reply": reply.text,
+        "parts": content_parts(reply),
+        "finish": turn.finish,
+        "tokens": [
+            {"id": piece.id, "text": piece.text, "kind": piece.kind, "sampled": piece.sampled, "logprob": piece.logprob}
+            for piece in turn.pieces
+        ],
+        "tool_calls": [
+            {"tool": part.tool, "argument": part.argument, "output": after.text if isinstance(after, Output) else None}
+            for part, after in pairwise([*reply.parts, None])
+            if isinstance(part, Call)
+        ],
+        "found": turn.provenance == "found",
+        "provenance": turn.provenance,
+        "stage": turn.speaker.stage,
+        "seed": turn.sampling.seed,
+    }
+
+
+def content_parts(reply: Message) -> list[dict[str, str]]:
+    """The reply's parts, each an object with its type."""
+    content = conversation_to_json([reply])[0]["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
