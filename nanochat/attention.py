@@ -103,9 +103,9 @@ class LayerCache:
 
     def write(self, k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T D"]) -> None:
         """Put the new tokens' keys and values at their positions."""
-        slots = self.positions[:, None, :, None].expand_as(k)
-        self.keys.scatter_(2, slots, k)
-        self.values.scatter_(2, slots, v)
+        rows = torch.arange(k.shape[0], device=k.device)[:, None]
+        self.keys.transpose(1, 2)[rows, self.positions] = k.transpose(1, 2)
+        self.values.transpose(1, 2)[rows, self.positions] = v.transpose(1, 2)
 
 
 def attend(
@@ -126,12 +126,30 @@ def attend(
     if cache is not None:
         cache.write(k, v)
         visible = cache.visible if window is None else within(cache.visible, cache.positions, window)
+        if q.shape[2] == 1 and q.device.type == "cpu":
+            return attend_one(q, cache.keys, cache.values, visible)
         return F.scaled_dot_product_attention(q, cache.keys, cache.values, attn_mask=visible, enable_gqa=grouped)
     if window is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
     positions = torch.arange(q.shape[2], device=q.device)[None]
     causal = (positions[:, None, :] <= positions[:, :, None])[:, None]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=within(causal, positions, window), enable_gqa=grouped)
+
+
+def attend_one(
+    q: Float[Tensor, "B H 1 D"],
+    k: Float[Tensor, "B K S D"],
+    v: Float[Tensor, "B K S D"],
+    visible: Bool[Tensor, "B 1 1 S"],
+) -> Float[Tensor, "B H 1 D"]:
+    """Attention of one new token a row. On a CPU torch's kernel takes far longer for many such rows.
+
+    The query heads that share a key head stand side by side as rows of one product, (H / K, D) x (D, S).
+    """
+    grouped = q.view(q.shape[0], k.shape[1], -1, q.shape[3])
+    scores = (grouped @ k.mT * q.shape[3] ** -0.5).masked_fill(~visible, -math.inf)
+    mixed: Tensor = scores.softmax(dim=-1) @ v
+    return mixed.view_as(q)
 
 
 def within(visible: Bool[Tensor, "B 1 T S"], positions: Int[Tensor, "B T"], window: int) -> Bool[Tensor, "B 1 T S"]:

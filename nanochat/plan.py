@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from nanochat.errors import UsageError
 from nanochat.gpt import GPTConfig
 
-# The rates below were found at this many tokens a step; others follow by the square root (arXiv:2405.14578).
+# The rates below were found at this many tokens a step, at depths 2 and 4 (LOG.md, 2026-11-22); others follow by the
+# square root (arXiv:2405.14578).
 REFERENCE_BATCH = 4096
 REFERENCE_WIDTH = 256
 MICRO_BATCH = 8192  # tokens of a micro-batch, unless told otherwise: enough to keep the matrix products busy
@@ -91,9 +92,9 @@ def plan(
         steps=steps,
         warmup=min(20, steps // 20),
         warmdown=round(0.6 * steps),
-        matrix_lr=0.02 * batch_factor,
-        embedding_lr=0.2 * width_factor * batch_factor,
-        head_lr=0.005 * width_factor * batch_factor,
+        matrix_lr=0.04 * batch_factor,
+        embedding_lr=0.4 * width_factor * batch_factor,
+        head_lr=0.01 * width_factor * batch_factor,
         matrix_decay=0.05,
         memory_gb=memory_bytes(model, rows) / 1e9,
     )

@@ -1,18 +1,20 @@
 """A conversation with a model, whatever shows it: its turns, room for new ones, and where a recipe is from."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from nanochat.checkpoint import load_model
+from nanochat.data import Recipe
 from nanochat.engine import Engine, Finish, Piece, Sampling
 from nanochat.errors import UsageError
 from nanochat.runtime import Runtime
+from nanochat.tasks import limit_for, tools_for
 from nanochat.tokenizer import Call, Message, Output, Part, Text, conversation_to_json, message, prompt, read_reply
-from nanochat.tools import NO_RECIPE, Tool, words
+from nanochat.tools import NO_RECIPE, Calculator, words
 
 Loader = Callable[[], "Speaker"]
 Provenance = Literal["found", "invented"] | None
@@ -43,9 +45,10 @@ class Speaker:
         return context - context // ANSWER_SHARE
 
 
-def load_speaker(folder: Path, runtime: Runtime, tools: Mapping[str, Tool]) -> Speaker:
-    """The newest model of a stage's folder, with `tools`."""
+def load_speaker(folder: Path, runtime: Runtime, kitchen: Sequence[Recipe]) -> Speaker:
+    """The newest model of a stage's folder, with its tools; without `find` where `kitchen` is empty."""
     model, tokenizer, _ = load_model(folder, runtime)
+    tools = tools_for(kitchen, limit_for(model.config.context)) if kitchen else {"calculator": Calculator()}
     # It will not be trained: weights in the format that products are computed in need no conversion in every step.
     return Speaker(Engine(model.to(runtime.dtype), tokenizer, runtime, tools), folder.name)
 

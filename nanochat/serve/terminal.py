@@ -22,14 +22,12 @@ from rich.text import Text
 
 from nanochat.checkpoint import find_run, stages_of
 from nanochat.config import parse
-from nanochat.data import recipes
+from nanochat.data import Recipe, recipes
 from nanochat.engine import Sampling
 from nanochat.errors import DataError, NanochatError, UsageError
 from nanochat.runtime import detect, home
 from nanochat.serve.conversation import Loader, Session, Speaker, Turn, load_speaker, turn_to_json
 from nanochat.serve.screen import show_answer, token_table, visible
-from nanochat.tasks import tools_for
-from nanochat.tools import Calculator, Tool
 
 Reader = Callable[[], str]  # the next line of input; EOFError at its end, KeyboardInterrupt for Ctrl-C
 
@@ -93,31 +91,33 @@ def main(argv: Sequence[str]) -> int:
         config.temperature, config.top_k, config.top_p, max_tokens=config.max_tokens, seed=seed, logprobs_of="model"
     )
     folder, runtime = find_run(config.run, config.preset), detect(config.device, config.dtype)
-    tools = kitchen_tools(Console(stderr=True))
-    session = Session(load_speaker(folder, runtime, tools), sampling, config.system)
+    kitchen = cookbook(Console(stderr=True))
+    session = Session(load_speaker(folder, runtime, kitchen), sampling, config.system)
     console = Console(highlight=False)
     if config.prompt:
         return answer_once(session, config.prompt, console, config.json)
     if not (sys.stdin.isatty() and console.is_terminal):
         return answer_samples(session, console)
-    stages = {stage: stage_loader(folder.parent / stage, session.speaker, tools) for stage in stages_of(folder.parent)}
+    stages = {
+        stage: stage_loader(folder.parent / stage, session.speaker, kitchen) for stage in stages_of(folder.parent)
+    }
     return chat(session, terminal_reader(home()), console, stages, folder.parent.name)
 
 
-def kitchen_tools(notes: Console) -> dict[str, Tool]:
-    """The calculator and `find`; the calculator alone, with a note, where the Cookbook cannot be had."""
+def cookbook(notes: Console) -> list[Recipe]:
+    """The recipes that `find` looks through; none, with a note, where the Cookbook cannot be had."""
     try:
-        return tools_for(recipes(home()))
+        return recipes(home())
     except DataError as error:
         notes.print(visible(f"chatting without the Cookbook, recipes will be invented: {error}"), style="yellow")
-        return {"calculator": Calculator()}
+        return []
 
 
-def stage_loader(folder: Path, speaker: Speaker, tools: Mapping[str, Tool]) -> Loader:
+def stage_loader(folder: Path, speaker: Speaker, kitchen: Sequence[Recipe]) -> Loader:
     """How to load a stage, where it is not the one that speaks already."""
     if folder.name == speaker.stage:
         return lambda: speaker
-    return lambda: load_speaker(folder, speaker.engine.runtime, tools)
+    return lambda: load_speaker(folder, speaker.engine.runtime, kitchen)
 
 
 def terminal_reader(folder: Path) -> Reader:

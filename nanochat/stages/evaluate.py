@@ -1,6 +1,7 @@
 """`nanochat eval`: a stage's figures on held-out text and questions, with intervals, and answers to read."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +12,17 @@ from rich.table import Table
 
 from nanochat.checkpoint import find_run, load_model, write_atomically
 from nanochat.config import dumps, parse, to_json
-from nanochat.data import Document, open_store, recipes
+from nanochat.data import open_store, recipes
 from nanochat.engine import Engine
 from nanochat.errors import CheckpointError
-from nanochat.evaluate.bits import encode_held, score_held
-from nanochat.evaluate.compression import xz_bits_per_byte
-from nanochat.evaluate.figures import Figure, load_figures, save_figures
+from nanochat.evaluate.bits import UNIT, Held, document_nats, encode_held, sample
+from nanochat.evaluate.compression import xz_figures
+from nanochat.evaluate.figures import Figure, load_figures, ratio, save_figures
 from nanochat.evaluate.graded import Graded
 from nanochat.evaluate.kitchen import kitchen_figures
 from nanochat.evaluate.ngram import train_ngram
-from nanochat.runtime import detect, home
+from nanochat.gpt import GPT
+from nanochat.runtime import Runtime, detect, home
 from nanochat.stages.presets import PRESETS
 from nanochat.stages.progress import Ticks
 from nanochat.stages.stage import read_stage
@@ -80,8 +82,12 @@ def evaluate(config: EvaluateConfig) -> list[Figure]:
         figures = load_figures(folder / "figures.json")
     else:
         # Every process measures the same; the main one writes. One in N would be N times quicker: that is issue 6.
-        figures = bits(folder, config, model, tokenizer, runtime, console) + baselines(folder, tokenizer, config)
-        if folder.name != "pretrain":
+        texts = held_out(folder.parent, config)
+        sets = {name: encode_held(tokenizer, some) for name, some in texts.items()}
+        figures = bits(model, sets, folder.name, runtime, console)
+        if folder.name == "pretrain":
+            figures += baselines(folder.parent, tokenizer, texts, sets)
+        else:
             kitchen = recipes(home())
             engine = Engine(model, tokenizer, runtime, tools_for(kitchen, limit_for(model.config.context)))
             with Ticks(console, "questions") as ticks:
@@ -109,61 +115,50 @@ def measured_before(folder: Path, stamp: dict[str, Any]) -> bool:
     return bool(before == json.loads(json.dumps(stamp))) and (folder / "figures.json").exists()
 
 
-def held_out_sides(run: Path) -> dict[str, list[Document]]:
-    """Held-out documents by source."""
+def held_out(run: Path, config: EvaluateConfig) -> dict[str, list[str]]:
+    """Held-out texts by the name of their figure: those of each source, and all together where there are several."""
     done = read_stage(run, "tokenizer")
     if not done:
-        raise CheckpointError(
-            f"a finished tokenizer stage in {run}", "none", "run it first: python -m nanochat tokenizer"
-        )
-    return {
-        name.removesuffix(".held"): docs for name, docs in read_sides(done["sources"]).items() if name.endswith(".held")
-    }
+        remedy = "run it first: python -m nanochat tokenizer"
+        raise CheckpointError(f"a finished tokenizer stage in {run}", "none", remedy)
+    sets = {}
+    for side, docs in read_sides(done["sources"]).items():
+        source, _, kind = side.rpartition(".")
+        texts = [doc.text for doc in docs if doc.text]
+        if kind == "held" and texts:
+            drawn = sample(len(texts), config.documents or None, config.seed)
+            sets[BPB_NAMES.get(source, f"bpb_{source}")] = [texts[index] for index in drawn]
+    return sets if len(sets) == 1 else sets | {"bpb": [text for texts in sets.values() for text in texts]}
 
 
-def bits(
-    folder: Path, config: EvaluateConfig, model: Any, tokenizer: Tokenizer, runtime: Any, console: Console
-) -> list[Figure]:
-    """Bits per byte of each source's held-out documents."""
-    figures = []
-    for source, docs in held_out_sides(folder.parent).items():
-        if docs:
-            held = encode_held(tokenizer, [doc.text for doc in docs], config.documents or None, config.seed)
-            with Ticks(console, f"bits per byte, {source}") as ticks:
-                name = BPB_NAMES.get(source, f"bpb_{source}")
-                figures.append(score_held(model, held, runtime, stage=folder.name, name=name, progress=ticks.show))
-    return figures
-
-
-def baselines(folder: Path, tokenizer: Tokenizer, config: EvaluateConfig) -> list[Figure]:
-    """What xz and a Kneser-Ney trigram make of the same documents: computed once a run, beside the base model's."""
-    if folder.name != "pretrain":
-        return []
-    stamp, kept = read_stage(folder.parent, "tokenizer")["fingerprint"], folder.parent / "tokenizer" / "baselines.json"
-    if (
-        kept.exists()
-        and (saved := json.loads(kept.read_text()))["tokenizer"] == stamp
-        and saved["documents"] == config.documents
-    ):
-        return [Figure(**figure) for figure in saved["figures"]]
-    figures = []
-    done = read_stage(folder.parent, "tokenizer")
-    sides = read_sides(done["sources"])
-    stores = [
-        open_store(folder.parent / "tokens" / f"{name}.npy", verify=False) for name in sides if name.endswith(".train")
+def bits(model: GPT, sets: dict[str, Held], stage: str, runtime: Runtime, console: Console) -> list[Figure]:
+    """Bits per byte of each set of held-out documents; "bpb" is all of the others together, and read once."""
+    nats: dict[str, list[float]] = {}
+    for name, held in sets.items():
+        if name != "bpb":
+            with Ticks(console, name) as ticks:
+                nats[name] = document_nats(model, held, runtime, progress=ticks.show).tolist()
+    together = {"bpb": [one for of_source in nats.values() for one in of_source]}
+    return [
+        ratio(stage, name, [one / math.log(2) for one in (nats | together)[name]], held.num_bytes, UNIT)
+        for name, held in sets.items()
     ]
-    bos = tokenizer.special("<|bos|>")
-    trigram = train_ngram([store[i].tolist() for store in stores for i in range(len(store))], tokenizer.vocab_size, bos)
-    everything = [doc.text for name, docs in sides.items() if name.endswith(".train") for doc in docs]
-    for name, docs in sides.items():
-        source, _, side = name.rpartition(".")
-        if side == "held" and docs:
-            texts = [doc.text for doc in docs]
-            label = BPB_NAMES.get(source, f"bpb_{source}")
-            held = encode_held(tokenizer, texts, config.documents or None, config.seed)
-            figures.append(trigram.bits_per_byte(held, stage="pretrain", name=f"{label}_trigram"))
-            figures.append(xz_bits_per_byte(everything, texts, stage="pretrain", name=f"{label}_xz"))
-    write_atomically(kept, dumps({"tokenizer": stamp, "documents": config.documents, "figures": figures}))
+
+
+def baselines(run: Path, tokenizer: Tokenizer, texts: dict[str, list[str]], sets: dict[str, Held]) -> list[Figure]:
+    """What xz and a Kneser-Ney trigram make of the same documents: measured once a run, and kept with its tokenizer."""
+    kept, done = run / "tokenizer" / "baselines.json", read_stage(run, "tokenizer")
+    stamp = [done["fingerprint"], {name: len(some) for name, some in texts.items()}]
+    if kept.exists() and (saved := json.loads(kept.read_text()))["stamp"] == stamp:
+        return [Figure(**figure) for figure in saved["figures"]]
+    training = {name: docs for name, docs in read_sides(done["sources"]).items() if name.endswith(".train")}
+    stores = [open_store(run / "tokens" / f"{name}.npy", verify=False) for name in training]
+    documents = [store[i].tolist() for store in stores for i in range(len(store))]
+    trigram = train_ngram(documents, tokenizer.vocab_size, tokenizer.special("<|bos|>"))
+    figures = [trigram.bits_per_byte(held, name=f"{name}_trigram") for name, held in sets.items()]
+    everything = [doc.text for docs in training.values() for doc in docs]
+    figures += xz_figures(everything, {f"{name}_xz": some for name, some in texts.items()})
+    write_atomically(kept, dumps({"stamp": stamp, "figures": figures}))
     return figures
 
 

@@ -107,7 +107,9 @@ def finetune(name: Literal["midtrain", "sft"], config: FinetuneConfig) -> int:
             cursor = step.cursor
         stage.save(model, optimizer, config.steps, cursor)
         tokens = config.steps * config.accumulate * config.rows * model.config.context * stage.runtime.world
-        stage.finish(plan={"steps": config.steps, "tokens": tokens, "base": base, "mixture": describe(table)})
+        seconds = stage.planned_seconds(tokens, model)
+        about = {"steps": config.steps, "tokens": tokens, "seconds": seconds, "base": base, "mixture": describe(table)}
+        stage.finish(plan=about)
     return 0
 
 

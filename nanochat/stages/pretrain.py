@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nanochat.config import parse
+from nanochat.config import parse, to_json
 from nanochat.data import Row, TokenStore, open_store, rows, shares
 from nanochat.engine import Engine
 from nanochat.evaluate.bits import encode_held, score_held
@@ -18,7 +18,7 @@ from nanochat.plan import Plan, plan
 from nanochat.runtime import Runtime
 from nanochat.stages.presets import PRESETS
 from nanochat.stages.sample import continue_text
-from nanochat.stages.stage import Stage, open_stage, read_stage
+from nanochat.stages.stage import PLANNED_MFU, Stage, open_stage, read_stage
 from nanochat.stages.tokenizer import read_sides
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import Batch, train
@@ -88,7 +88,8 @@ def pretrain(config: PretrainConfig) -> int:
             head_lr=config.rate * chosen.head_lr, matrix_decay=chosen.matrix_decay, dtype=stage.runtime.dtype,
         )  # fmt: skip
         start, cursor = stage.resume(model, optimizer)
-        announce(stage, chosen)
+        seconds = stage.planned_seconds(chosen.tokens, model)
+        announce(stage, chosen, seconds)
         stream = rows(
             stores(stage),
             bos=tokenizer.special("<|bos|>"),
@@ -113,21 +114,22 @@ def pretrain(config: PretrainConfig) -> int:
             cursor = step.cursor
             watch(step.index + 1, last=step.index + 1 == chosen.steps)
         stage.save(model, optimizer, chosen.steps, cursor)
-        stage.finish(plan=chosen, packing=shares(cursor))
+        record = to_json(chosen) | {"tokens": chosen.tokens, "seconds": seconds}
+        stage.finish(plan=record, packing=shares(cursor))
     return 0
 
 
-def announce(stage: Stage, chosen: Plan) -> None:
-    """What is about to happen, in two lines."""
+def announce(stage: Stage, chosen: Plan, seconds: float) -> None:
+    """What is about to happen."""
     total, m = sum(chosen.parameters.values()), chosen.model
     stage.say(
         f"{total / 1e6:.2f} M parameters: {m.n_layer} layers x {m.n_embd}, {m.n_head} heads, context {m.context}; "
         f"{chosen.steps} steps x {chosen.tokens_per_step:,} tokens = {chosen.tokens / 1e6:.2f} M tokens"
     )
     runtime, name = stage.runtime, str(stage.runtime.dtype).removeprefix("torch.")
-    stage.say(
-        f"{runtime.device.type}, {name}, {runtime.threads} threads; products at {stage.peak_flops / 1e9:,.0f} GFLOP/s"
-    )
+    peak = f"{stage.peak_flops / 1e9:,.0f} GFLOP/s"
+    stage.say(f"{runtime.device.type}, {name}, {runtime.threads} threads; products at {peak}")
+    stage.say(f"about {seconds:.0f} s, if {PLANNED_MFU:.0%} of that is reached")
 
 
 def stores(stage: Stage) -> list[TokenStore]:

@@ -26,6 +26,7 @@ from nanochat.stages.progress import Progress
 from nanochat.train import Ranks, Step
 
 # Fields of a configuration that say where and how loudly, not what: changing them makes no stage stale.
+PLANNED_MFU = 0.3  # of a CPU run, as measured at laptop sizes (LOG.md, 2026-11-22)
 NOT_INPUTS = {"run", "device", "threads", "save_every", "preset"}
 
 
@@ -178,6 +179,10 @@ class Stage:
             save(self.folder, step, model, optimizer, self.runtime, state)
         self.last_saved = step
         barrier(self.runtime)
+
+    def planned_seconds(self, tokens: float, model: GPT) -> float:
+        """How long training on so many tokens should take here: at the share of the peak that small models reach."""
+        return tokens * flops_per_token(model.config) / (PLANNED_MFU * self.peak_flops * self.runtime.world)
 
     def finish(self, **about: Any) -> None:
         """Mark the stage as finished, with what it was and what it took."""
