@@ -74,12 +74,14 @@ class KVCache:
             )
         return self.lengths[:, None] + torch.arange(tokens, device=self.lengths.device)
 
-    def view(self, layer: int, positions: Int[Tensor, "B T"], used: int) -> "LayerCache":
-        """The part of one layer that attention reads: the first `used` slots, with the mask that keeps it causal."""
+    def layers(self, positions: Int[Tensor, "B T"]) -> list["LayerCache"]:
+        """What attention reads of each layer: the slots in use, with the mask that keeps it causal."""
+        used = int(positions.max()) + 1
         slots = torch.arange(used, device=positions.device)
         # (B, 1, T, S): token t of row b sees the slots up to its own position.
         visible = (slots <= positions[:, :, None])[:, None]
-        return LayerCache(self.keys[layer, :, :, :used], self.values[layer, :, :, :used], positions, visible)
+        held = zip(self.keys[:, :, :, :used], self.values[:, :, :, :used], strict=True)
+        return [LayerCache(keys, values, positions, visible) for keys, values in held]
 
     def select(self, rows: Int[Tensor, " kept"]) -> "KVCache":
         """A cache with just these rows, in this order: finished answers are dropped, a prompt is copied to many."""
@@ -147,8 +149,10 @@ def attend_one(
     The query heads that share a key head stand side by side as rows of one product, (H / K, D) x (D, S).
     """
     grouped = q.view(q.shape[0], k.shape[1], -1, q.shape[3])
-    scores = (grouped @ k.mT * q.shape[3] ** -0.5).masked_fill(~visible, -math.inf)
-    mixed: Tensor = scores.softmax(dim=-1) @ v
+    # Summed in float32, as the kernel does: what is sampled must have the probability that training gives it.
+    exact = torch.promote_types(q.dtype, torch.float32)
+    scores = (grouped.to(exact) @ k.to(exact).mT * q.shape[3] ** -0.5).masked_fill(~visible, -math.inf)
+    mixed: Tensor = scores.softmax(dim=-1).to(v.dtype) @ v
     return mixed.view_as(q)
 
 

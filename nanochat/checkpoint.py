@@ -8,9 +8,7 @@
 A checkpoint is written to a folder of another name, flushed to the disk, and renamed: it is there whole or not at all.
 """
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import warnings
@@ -24,8 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nanochat.config import dumps, from_json, to_json
-from nanochat.errors import CheckpointError, UsageError
+from nanochat.config import dumps, from_json
+from nanochat.errors import CheckpointError, SchemaError, UsageError
+from nanochat.files import flush, sha256
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import Together
 from nanochat.runtime import Runtime, home, machine, versions
@@ -116,9 +115,9 @@ def newest(folder: Path) -> Checkpoint | None:
     for candidate in reversed(step_folders(folder)):
         try:
             return open_checkpoint(candidate)
+        except SchemaError:
+            raise
         except CheckpointError as error:
-            if "version" in str(error):
-                raise
             warnings.warn(f"passing over a damaged checkpoint: {error}", stacklevel=2)
     return None
 
@@ -134,7 +133,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         ) from error
     if schema != SCHEMA:
         got = f"schema version {schema} in {folder}"
-        raise CheckpointError(
+        raise SchemaError(
             f"a checkpoint of schema version {SCHEMA}", got, "use the nanochat that wrote it, or train anew"
         )
     for name, digest in files.items():
@@ -190,7 +189,7 @@ def run_folder(name: str) -> Path:
 
 
 def find_run(selector: str, preset: str = "laptop") -> Path:
-    """The stage folder that `NAME[:stage]` selects: by default the preset's run, and its last trained stage."""
+    """The stage folder that `NAME[:stage]` selects: by default the preset's run, and its last finished stage."""
     name, _, stage = selector.partition(":")
     folder = run_folder(name or preset)
     if not folder.is_dir():
@@ -203,7 +202,8 @@ def find_run(selector: str, preset: str = "laptop") -> Path:
     if not trained or (stage and stage not in trained):
         hint = f"stages here: {', '.join(trained)}" if trained else "train it: python -m nanochat run"
         raise CheckpointError(f"a trained {stage or 'stage'} in {folder}", "none", hint)
-    return folder / (stage or trained[-1])
+    finished = [name for name in trained if (folder / name / "stage.json").exists()]
+    return folder / (stage or (finished or trained)[-1])
 
 
 def stages_of(run: Path) -> list[str]:
@@ -215,34 +215,3 @@ def step_folders(folder: Path) -> list[Path]:
     """The checkpoints of a stage's folder, oldest first."""
     found = [path for path in folder.glob("step_*") if STEP_FOLDER.fullmatch(path.name)] if folder.is_dir() else []
     return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file at `path` by `text`: a reader, or a crash, meets the old one or the new one, never a half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    flush(partial)
-    partial.replace(path)
-
-
-def flush(path: Path) -> None:
-    """Ask the system to put a file, or the list of a folder's files, on the disk now."""
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def jsonable(value: Any) -> Any:
-    """`value` as JSON would give it back: tuples as lists, dataclasses as objects."""
-    return json.loads(json.dumps(to_json(value)))

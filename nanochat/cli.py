@@ -53,6 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"nanochat {verb}: {error}", file=sys.stderr)
         return error.exit_code
+    except MemoryError as error:
+        return out_of_memory(verb, error)
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        return out_of_memory(verb, error)
     except OSError as error:
         if "--debug" in argv:
             traceback.print_exc()
@@ -60,8 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"nanochat {verb}: expected to read and write files; got {error}; {remedy}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
-        print(f"nanochat {verb}: {stop or 'interrupted'}", file=sys.stderr)
+        print(f"nanochat {verb}: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
+
+
+def out_of_memory(verb: str, error: Exception) -> int:
+    """What to do about it, in one line."""
+    got = str(error).partition("\n")[0] or "none left"
+    print(f"nanochat {verb}: expected enough memory; got {got}; use fewer --rows or a smaller --depth", file=sys.stderr)
+    return 1
 
 
 def entry(verb: str) -> Callable[[Sequence[str]], int]:

@@ -6,6 +6,7 @@ numbers up across them (`all_reduce`).
 
 import contextlib
 from collections.abc import Iterator
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,8 @@ from torch import nn
 
 from nanochat.runtime import Runtime
 from nanochat.train import Alone, Ranks
+
+PATIENCE = timedelta(hours=12)
 
 
 class AllRanks:
@@ -25,7 +28,8 @@ class AllRanks:
         """Each value summed over all processes, in float64."""
         sums = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(sums)
-        return [float(value) for value in sums]
+        found: list[float] = sums.tolist()
+        return found
 
     def sum_gradients(self, model: nn.Module) -> None:
         """One all-reduce of all gradients laid end to end: few large messages beat many small ones."""
@@ -40,13 +44,20 @@ class AllRanks:
 
 @contextlib.contextmanager
 def joined(runtime: Runtime) -> Iterator[Ranks]:
-    """The processes of this run, connected while the block lasts; just this one where it is alone."""
+    """The processes of this run, connected while the block lasts; just this one where it is alone.
+
+    A block inside another keeps the connection: under `torchrun` it can be made only once.
+    """
     if runtime.world == 1:
         yield Alone()
         return
     ours = not dist.is_initialized()
     if ours:
-        dist.init_process_group("nccl" if runtime.device.type == "cuda" else "gloo")
+        # The others wait while one learns merges, or evaluates: that may take longer than torch's ten minutes.
+        on_gpu = runtime.device.type == "cuda"
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo", timeout=PATIENCE, device_id=runtime.device if on_gpu else None
+        )
     try:
         yield AllRanks(runtime)
     finally:

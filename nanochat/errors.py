@@ -6,6 +6,7 @@
     ├── TokenizerError     a vocabulary or a tokenizer file cannot be used
     ├── ChatError          a conversation is not well formed
     ├── CheckpointError    a run folder or a checkpoint is missing, damaged or of another version
+    │   └── SchemaError    it was written by another version: nothing is damaged, and nothing is passed over
     ├── DeviceError        the machine lacks what was asked for
     └── ToolError          a tool refused its input; the message is what the model gets to see
 
@@ -42,6 +43,10 @@ class ChatError(NanochatError):
 
 
 class CheckpointError(NanochatError):
+    pass
+
+
+class SchemaError(CheckpointError):
     pass
 
 

@@ -140,6 +140,8 @@ class GPT(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.head = Head(config.n_embd, config.vocab_size, config.softcap)
+        if dtype == torch.float64:  # for proofs: then the weights must not round either
+            self.double()
 
     def features(self, ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
         """What the head reads, for every token. With a cache, `ids` are the next tokens of every row."""
@@ -147,11 +149,11 @@ class GPT(nn.Module):
         positions = torch.arange(tokens, device=ids.device)[None] if cache is None else cache.positions(tokens)
         angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)[:, None]
         cosine, sine = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
-        used = 0 if cache is None else int(positions.max()) + 1
         # Embeddings keep the size they were trained to; the norm puts every token on the same sphere.
         x = rms_norm(self.embedding(ids).to(self.dtype), self.config.norm_eps)
-        for layer, block in enumerate(self.blocks):
-            x = block(x, cosine, sine, None if cache is None else cache.view(layer, positions, used))
+        layers = [None] * len(self.blocks) if cache is None else cache.layers(positions)
+        for block, layer in zip(self.blocks, layers, strict=True):
+            x = block(x, cosine, sine, layer)
         if cache is not None:
             cache.lengths = cache.lengths + tokens
         return rms_norm(x, self.config.norm_eps)

@@ -85,9 +85,7 @@ class ChunkedNLL(torch.autograd.Function):
                 feature_grads.append(slope @ matrix)
                 matrix_grad += slope.T @ part
         if matrix_grad is not None:
-            ctx.save_for_backward(
-                torch.cat(feature_grads) if feature_grads else torch.zeros_like(features), matrix_grad
-            )
+            ctx.save_for_backward(torch.cat(feature_grads), matrix_grad)
         return total
 
     @staticmethod
@@ -110,5 +108,5 @@ def log_probabilities(
         found.append(logits.gather(1, target[:, None]).squeeze(1) - logits.logsumexp(dim=-1))
     exact = torch.float64 if features.dtype == torch.float64 else torch.float32
     result = torch.zeros(flat.shape, dtype=exact, device=flat.device)
-    result[kept] = torch.cat(found) if found else result[:0]
+    result[kept] = torch.cat(found)
     return result.view(targets.shape)

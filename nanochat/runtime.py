@@ -63,7 +63,11 @@ def detect(device: str = "auto", dtype: str = "auto", threads: int = 0, determin
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     where = pick_device(device)
     if where.type == "cuda":
-        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        index = int(os.environ.get("LOCAL_RANK", "0")) if where.index is None else where.index
+        if index >= torch.cuda.device_count():
+            got = f"{torch.cuda.device_count()}"
+            raise DeviceError(f"at least {index + 1} GPUs", got, "start fewer processes, or name another --device")
+        where = torch.device("cuda", index)
         torch.cuda.set_device(where)
     # torch would guess from the machine; the number is set, and recorded, because it changes the order of sums.
     per_process = threads or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -88,7 +92,7 @@ def pick_device(name: str) -> torch.device:
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it quickly, else float32; or the one named."""
     if name == "auto":
-        return torch.bfloat16 if device.type in ("cuda", "mps") or has_fast_bf16() else torch.float32
+        return torch.bfloat16 if has_fast_bf16(device) else torch.float32
     if name not in DTYPES:
         raise DeviceError("a number format", repr(name), f"use --dtype with one of: auto, {', '.join(DTYPES)}")
     if name == "float64" and device.type == "mps":
@@ -96,8 +100,12 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def has_fast_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX, or Arm's BF16 extension)."""
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; a CPU by AVX512-BF16 or AMX, or Arm's BF16 extension."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "mps":
+        return True
     flags = cpu_flags()
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
@@ -120,12 +128,15 @@ def available_cores() -> int:
 
 
 def measure_peak(runtime: Runtime, seconds: float = 0.3) -> float:
-    """Matrix-product speed of this machine in FLOP/s: median over `seconds` of a 4096 x 384 x 1536 product.
+    """Matrix-product speed of this machine in FLOP/s: median over `seconds`, on a CPU of a 4096 x 384 x 1536 product.
 
     The yardstick of every utilisation (MFU) that we print. Measured beside the work and not once for all, since shared
     machines swing.
     """
-    rows, inner, columns = 4096, 384, 1536
+    on_cpu = runtime.device.type == "cpu"
+    # A GPU is done with the CPU's product in microseconds, and what would be measured is how long it takes to ask.
+    rows, inner, columns = (4096, 384, 1536) if on_cpu else (8192, 8192, 8192)
+    times = 1 if on_cpu else 20
     x = torch.randn(rows, inner, device=runtime.device, dtype=runtime.dtype)
     weight = torch.randn(columns, inner, device=runtime.device, dtype=runtime.dtype)
     F.linear(x, weight)
@@ -134,14 +145,17 @@ def measure_peak(runtime: Runtime, seconds: float = 0.3) -> float:
     while time.perf_counter() < deadline or len(speeds) < 3:
         runtime.synchronize()
         began = time.perf_counter()
-        F.linear(x, weight)
+        for _ in range(times):
+            F.linear(x, weight)
         runtime.synchronize()
-        speeds.append(2 * rows * inner * columns / (time.perf_counter() - began))
+        speeds.append(2 * times * rows * inner * columns / (time.perf_counter() - began))
     return statistics.median(speeds)
 
 
 def peak_memory_gb() -> float:
-    """The most memory this process has held so far, in 10^9 bytes; 0 where the system does not tell."""
+    """The most memory this process has held so far, in 10^9 bytes, on a GPU where it used one; 0 where unknown."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e9
     try:
         import resource
     except ImportError:  # Windows

@@ -54,6 +54,7 @@ def run_call(tools: Mapping[str, Tool], text: str) -> str:
 
 # How people write, as Python writes it. A mixed number binds closest: 1 1/2*9/6 is (1+1/2)*9/6.
 SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "⁄": "/", "^": "**"})
+# "½" is written "1/2" by Unicode's compatibility form.
 VULGAR = {sign: unicodedata.normalize("NFKC", sign).replace("⁄", "/") for sign in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 MIXED = re.compile(r"(?<![\d./)])(\d+)\s+(\d+/\d+)(?![\d.])")
 THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")

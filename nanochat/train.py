@@ -99,7 +99,7 @@ def train(
         for batch in micro:
             part = weighted_nll(model.features(batch.inputs), model.head, batch) / max(learned, 1.0)
             part.backward()
-            loss += part.detach().double().cpu()
+            loss += part.detach().cpu().double()
         ranks.sum_gradients(model)
         mean_loss, norm = ranks.total([float(loss)])[0], gradient_norm(model)
         # Every process sees the same sums, and so decides the same.

@@ -16,8 +16,9 @@ from nanochat.stages import reinforce as reinforce_stage
 from nanochat.stages.evaluate import EvaluateConfig, evaluate
 from nanochat.stages.finetune import FinetuneConfig, finetune
 from nanochat.stages.pretrain import PretrainConfig, pretrain
+from nanochat.stages.records import read_stage
 from nanochat.stages.reinforce import ReinforceConfig, reinforce
-from nanochat.stages.stage import Interrupted, Stage, read_stage
+from nanochat.stages.stage import Interrupted, Stage
 from nanochat.stages.tokenizer import TokenizerConfig, prepare
 from nanochat.tasks import catalogue, mixture
 from nanochat.tokenizer import Tokenizer

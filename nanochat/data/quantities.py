@@ -7,12 +7,12 @@ multiplies a line.
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-VULGAR = {sign: unicodedata.normalize("NFKC", sign).replace("⁄", "/") for sign in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
+from nanochat.tools import VULGAR
+
 VULGAR_SIGN = re.compile(f"((?<=[0-9]) ?)?([{''.join(VULGAR)}])")
 AMOUNT = re.compile(f"[0-9{''.join(VULGAR)}]")
 NUMBER = r"(?:\d+ \d+/\d+|\d+/\d+|\d+\.\d+|\.\d+|\d+)"

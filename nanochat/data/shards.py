@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nanochat.checkpoint import flush, sha256, write_atomically
 from nanochat.data.readers import Document
 from nanochat.errors import DataError
+from nanochat.files import flush, sha256, write_atomically
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 VERSION = 1

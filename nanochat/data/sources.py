@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nanochat.checkpoint import sha256
 from nanochat.data.readers import Document, Reader, read_cookbook, read_path, read_wikipedia, reader_of
 from nanochat.data.recipes import Recipe, parse_recipes
 from nanochat.errors import DataError
+from nanochat.files import sha256
 from nanochat.runtime import home
 
 Say = Callable[[str], None]

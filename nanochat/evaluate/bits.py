@@ -128,7 +128,7 @@ def document_nats(
     for first in range(0, len(todo), batch):
         rows = todo[first : first + batch]
         inputs, targets = padded(rows, held, runtime)
-        scores = log_probabilities(model.features(inputs), model.head, targets).double().sum(dim=1)
+        scores = log_probabilities(model.features(inputs), model.head, targets).cpu().double().sum(dim=1)
         for window, score in zip(rows, scores.tolist(), strict=True):
             nats[window.document] -= score
         if progress is not None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nanochat.checkpoint import write_atomically
 from nanochat.config import dumps, from_json
 from nanochat.errors import DataError, NanochatError, UsageError
+from nanochat.files import write_atomically
 
 NORMAL = 1.959963984540054  # 97.5 % of a normal distribution lie below it
 

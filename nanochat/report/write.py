@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nanochat.checkpoint import run_folder, write_atomically
+from nanochat.checkpoint import run_folder
 from nanochat.config import dumps, parse
 from nanochat.errors import CheckpointError
 from nanochat.evaluate.figures import as_json
+from nanochat.files import write_atomically
 from nanochat.report.card import peak_memory
 from nanochat.report.markdown import markdown
 from nanochat.report.page import page

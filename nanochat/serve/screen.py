@@ -183,11 +183,7 @@ def token_table(pieces: Sequence[Piece], tokenizer: Tokenizer) -> Table:
 
 
 def spelled(tokenizer: Tokenizer, token: int) -> str:
-    """A token for a table: spaces and line ends as signs, and bytes that are no whole character in hexadecimal.
-
-    >>> spelled(tokenizer, tokenizer.encode(" ")[0])
-    '·'
-    """
+    """A token for a table: spaces and line ends as signs, and bytes that are no whole character in hexadecimal."""
     data = tokenizer.token_bytes(token)
     if not data:
         return tokenizer.decode([token])

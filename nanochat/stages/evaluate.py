@@ -10,8 +10,8 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from nanochat.checkpoint import find_run, load_model, write_atomically
-from nanochat.config import dumps, parse, to_json
+from nanochat.checkpoint import find_run, load_model
+from nanochat.config import dumps, parse
 from nanochat.data import open_store, recipes
 from nanochat.engine import Engine
 from nanochat.errors import CheckpointError
@@ -21,11 +21,13 @@ from nanochat.evaluate.figures import Figure, load_figures, ratio, save_figures
 from nanochat.evaluate.graded import Graded
 from nanochat.evaluate.kitchen import kitchen_figures
 from nanochat.evaluate.ngram import train_ngram
+from nanochat.files import write_atomically
 from nanochat.gpt import GPT
+from nanochat.keyed import key
 from nanochat.runtime import Runtime, detect, home
-from nanochat.stages.presets import PRESETS
+from nanochat.stages.presets import presets_of
 from nanochat.stages.progress import Ticks
-from nanochat.stages.stage import read_stage
+from nanochat.stages.records import read_json, read_stage
 from nanochat.stages.tokenizer import read_sides
 from nanochat.tasks import catalogue, limit_for, tools_for
 from nanochat.tokenizer import Tokenizer
@@ -62,8 +64,7 @@ class EvaluateConfig:
 
 def main(argv: Sequence[str]) -> int:
     """The verb `eval`."""
-    presets = {preset: fields.get("eval", {}) for preset, fields in PRESETS.items()}
-    config = parse(EvaluateConfig, argv, prog="nanochat eval", presets=presets)
+    config = parse(EvaluateConfig, argv, prog="nanochat eval", presets=presets_of("eval"))
     figures = evaluate(config)
     if config.json:
         print(dumps({"figures": figures}), end="")
@@ -75,13 +76,15 @@ def evaluate(config: EvaluateConfig) -> list[Figure]:
     selector = config.run if ":" in config.run or not config.stage else f"{config.run or config.preset}:{config.stage}"
     folder = find_run(selector, config.preset)
     runtime = detect(config.device, config.dtype)
+    if not runtime.is_main:  # one process measures, the others wait for it at the next stage
+        return []
     model, tokenizer, state = load_model(folder, runtime)
-    stamp = to_json(config) | {"weights": state["files"]["model.safetensors"]}
+    decides = {name: getattr(config, name) for name in ("questions", "documents", "conversations", "seed", "dtype")}
+    stamp = decides | {"weights": state["files"]["model.safetensors"]}
     console = Console(stderr=True)
     if measured_before(folder, stamp):
         figures = load_figures(folder / "figures.json")
     else:
-        # Every process measures the same; the main one writes. One in N would be N times quicker: that is issue 6.
         texts = held_out(folder.parent, config)
         sets = {name: encode_held(tokenizer, some) for name, some in texts.items()}
         figures = bits(model, sets, folder.name, runtime, console)
@@ -96,12 +99,10 @@ def evaluate(config: EvaluateConfig) -> list[Figure]:
                     stage=folder.name, seed=config.seed, progress=ticks.show,
                 )  # fmt: skip
             figures += asked.figures
-            if runtime.is_main:
-                write_atomically(folder / "conversations.json", dumps(chosen(asked.answers, config.conversations)))
-        if runtime.is_main:
-            save_figures(folder / "figures.json", figures)
-            write_atomically(folder / "evaluated.json", dumps(stamp))
-    if runtime.is_main and not config.json:
+            write_atomically(folder / "conversations.json", dumps(chosen(asked.answers, config.conversations)))
+        save_figures(folder / "figures.json", figures)
+        write_atomically(folder / "evaluated.json", dumps(stamp))
+    if not config.json:
         show(console, figures)
     return figures
 
@@ -148,8 +149,9 @@ def bits(model: GPT, sets: dict[str, Held], stage: str, runtime: Runtime, consol
 def baselines(run: Path, tokenizer: Tokenizer, texts: dict[str, list[str]], sets: dict[str, Held]) -> list[Figure]:
     """What xz and a Kneser-Ney trigram make of the same documents: measured once a run, and kept with its tokenizer."""
     kept, done = run / "tokenizer" / "baselines.json", read_stage(run, "tokenizer")
-    stamp = [done["fingerprint"], {name: len(some) for name, some in texts.items()}]
-    if kept.exists() and (saved := json.loads(kept.read_text()))["stamp"] == stamp:
+    stamp = [done["fingerprint"], {name: key(*some) for name, some in texts.items()}]
+    saved = read_json(kept) or {}
+    if saved.get("stamp") == stamp:
         return [Figure(**figure) for figure in saved["figures"]]
     training = {name: docs for name, docs in read_sides(done["sources"]).items() if name.endswith(".train")}
     stores = [open_store(run / "tokens" / f"{name}.npy", verify=False) for name in training]

@@ -6,23 +6,27 @@ what to say to people. They differ in their mixture of tasks and their numbers, 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
-from nanochat.checkpoint import newest
+from nanochat import tasks as tasks_package
+from nanochat.checkpoint import STAGES, newest
 from nanochat.config import from_json, parse
-from nanochat.data import recipes
+from nanochat.data import SOURCES, recipes
 from nanochat.engine import Engine
-from nanochat.errors import CheckpointError
+from nanochat.errors import CheckpointError, UsageError
+from nanochat.files import sha256
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.loss import IGNORE
 from nanochat.optim import Together, build_optimizer, trapezoid
 from nanochat.runtime import Runtime, home
-from nanochat.stages.presets import PRESETS
+from nanochat.stages.presets import presets_of
+from nanochat.stages.records import read_stage
 from nanochat.stages.sample import ask
-from nanochat.stages.stage import Stage, open_stage, read_stage
+from nanochat.stages.stage import Stage, open_stage
 from nanochat.tasks import Table, Task, catalogue, example_for, limit_for, mixture, tools_for
 from nanochat.tokenizer import Tokenizer, render
 from nanochat.train import Batch, train
@@ -41,7 +45,7 @@ class FinetuneConfig:
     steps: int = 300
     """optimizer steps"""
     rows: int = 8
-    """rows of a micro-batch, on each process"""
+    """rows of a micro-batch, over all processes"""
     accumulate: int = 1
     """micro-batches a step"""
     mixture: Literal["", "tiny"] = ""
@@ -70,14 +74,15 @@ BEFORE = {"midtrain": "pretrain", "sft": "midtrain", "rl": "sft"}
 
 def main(argv: Sequence[str], name: Literal["midtrain", "sft"]) -> int:
     """The verbs `midtrain` and `sft`."""
-    presets = {preset: fields.get(name, {}) for preset, fields in PRESETS.items()}
-    return finetune(name, parse(FinetuneConfig, argv, prog=f"nanochat {name}", presets=presets))
+    return finetune(name, parse(FinetuneConfig, argv, prog=f"nanochat {name}", presets=presets_of(name)))
 
 
 def finetune(name: Literal["midtrain", "sft"], config: FinetuneConfig) -> int:
     """Run the stage; 0 when it is done."""
     base = config.base or BEFORE[name]
-    with open_stage(name, config, parents=[base]) as stage:
+    if STAGES.index(base) >= STAGES.index(name):
+        raise UsageError(f"a --base before {name}", base, f"one of: {', '.join(STAGES[: STAGES.index(name)])}")
+    with open_stage(name, config, parents=[base], inputs=lessons(mixture(name, config.mixture))) as stage:
         if stage is None:
             return 0
         model, optimizer, tokenizer = continued(stage, base, config.rate)
@@ -103,10 +108,10 @@ def finetune(name: Literal["midtrain", "sft"], config: FinetuneConfig) -> int:
         for step in stage.training(steps, model, optimizer, config.steps, start):
             done = step.index + 1
             if config.lapse_every and (done % config.lapse_every == 0 or done == config.steps):
-                stage.lapse(done, LAPSE_QUESTION, ask(engine, LAPSE_QUESTION, config.seed))
+                stage.lapse(done, LAPSE_QUESTION, lambda: ask(engine, LAPSE_QUESTION, config.seed))
             cursor = step.cursor
         stage.save(model, optimizer, config.steps, cursor)
-        tokens = config.steps * config.accumulate * config.rows * model.config.context * stage.runtime.world
+        tokens = config.steps * config.accumulate * config.rows * model.config.context
         seconds = stage.planned_seconds(tokens, model)
         about = {"steps": config.steps, "tokens": tokens, "seconds": seconds, "base": base, "mixture": describe(table)}
         stage.finish(plan=about)
@@ -136,6 +141,13 @@ def continued(stage: Stage, base: str, rate: float) -> tuple[GPT, Together, Toke
 def model_in_training(config: dict[str, object], runtime: Runtime) -> GPT:
     """An empty model of a saved configuration, on the runtime's device."""
     return GPT(from_json(GPTConfig, config), runtime.dtype).to(runtime.device)
+
+
+def lessons(table: Table) -> dict[str, object]:
+    """What conversations are made from besides numbers: an edited task, or another Cookbook, makes a stage stale."""
+    folder = Path(tasks_package.__file__).parent
+    made_by = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.suffix in (".py", ".jsonl")}
+    return {"table": dict(table), "tasks": made_by, "recipes": SOURCES["cookbook"].sha256}
 
 
 def describe(table: Table) -> dict[str, float]:
@@ -176,9 +188,11 @@ def conversation_stream(
 
 
 def row_batches(rows: Iterator[Row], count: int, runtime: Runtime) -> Iterator[Batch]:
-    """This process's share of each `count` x world rows: rank r takes rows r, r + world, ..."""
+    """This process's share of each `count` rows: rank r takes rows r, r + world, ..."""
+    if count % runtime.world:
+        raise UsageError("rows a multiple of the processes", f"{count} and {runtime.world}", "change --rows")
     while True:
-        all_rows = [next(rows) for _ in range(count * runtime.world)]
+        all_rows = [next(rows) for _ in range(count)]
         mine = all_rows[runtime.rank :: runtime.world]
         ids = torch.from_numpy(np.stack([row.ids for row in mine])).long()
         mask = torch.from_numpy(np.stack([row.mask for row in mine])).bool()

@@ -1,5 +1,6 @@
 """`nanochat plan`: parameters, operations, memory and time of a pretraining run, before anything runs."""
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from nanochat.gpt import GPT
 from nanochat.optim import build_optimizer
 from nanochat.plan import Plan, plan
 from nanochat.runtime import STATED_PEAK, Runtime, detect, measure_peak
-from nanochat.stages.presets import PRESETS
+from nanochat.stages.presets import PRESETS, presets_of
+from nanochat.stages.stage import PLANNED_MFU
 from nanochat.train import Batch, train
 
+LONGEST_TRIAL = 2.0  # seconds that a micro-batch may take to be tried at all
 STATED_MFU = 0.4  # share of a GPU's stated peak that a run is planned to reach: an assumption, not a measurement
 
 
@@ -41,7 +44,7 @@ class PlanConfig:
     world: int = 1
     """processes"""
     machine: Literal["this", "a100", "h100", "h200", "b200"] = "this"
-    """this one, measured for two seconds; or a GPU, by its maker's stated peak"""
+    """this one, tried for about two seconds; or a GPU, by its maker's stated peak"""
     device: str = "auto"
     """auto, cpu, cuda or mps"""
     dtype: str = "auto"
@@ -53,15 +56,11 @@ class PlanConfig:
 def main(argv: Sequence[str]) -> int:
     """The verb `plan`."""
     known = {"depth", "context", "tokens_per_step", "steps"}
+    pretraining = presets_of("pretrain", argv)
     presets = {
-        name: {
-            "vocab_size": stages["tokenizer"]["vocab_size"],
-            **{k: v for k, v in stages["pretrain"].items() if k in known},
-        }
-        for name, stages in PRESETS.items()
+        name: {k: v for k, v in fields.items() if k in known} | {"vocab_size": PRESETS[name]["tokenizer"]["vocab_size"]}
+        for name, fields in pretraining.items()
     }
-    if any(word.split("=")[0] == "--depth" for word in argv) and not any(word.startswith("--preset") for word in argv):
-        presets = {name: {} for name in PRESETS}  # a depth by itself asks what the dial says
     config = parse(PlanConfig, argv, prog="nanochat plan", presets=presets)
     chosen = plan(
         config.depth, vocab_size=config.vocab_size, context=config.context, kv_heads=config.kv_heads,
@@ -79,8 +78,14 @@ def report(chosen: Plan, config: PlanConfig) -> dict[str, Any]:
     """The plan and its time, ready for JSON."""
     if config.machine == "this":
         runtime = detect(config.device, config.dtype)
-        peak, speed = measure_peak(runtime), calibrate(chosen, runtime)
-        source = f"measured on this machine ({runtime.device.type}, {str(runtime.dtype).removeprefix('torch.')})"
+        peak = measure_peak(runtime)
+        here = f"{runtime.device.type}, {str(runtime.dtype).removeprefix('torch.')}"
+        step = chosen.rows * chosen.model.context * chosen.flops_per_token / (PLANNED_MFU * peak)
+        if step < LONGEST_TRIAL:
+            speed, source = calibrate(chosen, runtime), f"training steps tried on this machine ({here})"
+        else:
+            speed = PLANNED_MFU * peak / chosen.flops_per_token
+            source = f"{PLANNED_MFU:.0%} of this machine's matrix products ({here}); too large to be tried in seconds"
     else:
         peak = STATED_PEAK[config.machine]
         speed = STATED_MFU * peak / chosen.flops_per_token
@@ -94,7 +99,7 @@ def report(chosen: Plan, config: PlanConfig) -> dict[str, Any]:
 
 
 def calibrate(chosen: Plan, runtime: Runtime, seconds: float = 2.0) -> float:
-    """Tokens a second of real training steps of this model, tried for about `seconds`."""
+    """Tokens a second of real training steps of this model: the median of some `seconds`, after a first step."""
     model = GPT(chosen.model, runtime.dtype).to(runtime.device)
     model.init_weights()
     optimizer = build_optimizer(model, matrix_lr=0.0, embedding_lr=0.0, head_lr=0.0, dtype=runtime.dtype)
@@ -105,7 +110,7 @@ def calibrate(chosen: Plan, runtime: Runtime, seconds: float = 2.0) -> float:
         speeds.append(step.tokens / step.seconds)
         if time.perf_counter() > deadline and len(speeds) > 1:
             break
-    return max(speeds[1:])
+    return statistics.median(speeds[1:])
 
 
 def show(figures: dict[str, Any], chosen: Plan) -> None:

@@ -3,6 +3,7 @@
 Sizes were chosen by measurement; LOG.md has the runs.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 Fields = dict[str, Any]
@@ -45,3 +46,13 @@ PRESETS: dict[str, dict[str, Fields]] = {
         "eval": {"questions": 200},
     },
 }
+
+
+def presets_of(stage: str, argv: Sequence[str] = ()) -> dict[str, Fields]:
+    """What each preset fills in for one stage.
+
+    Nothing, where `argv` turns the dial (`--depth N`) and names no preset: then the dial sets the rest.
+    """
+    names = {word.partition("=")[0] for word in argv}
+    dialled = "--depth" in names and "--preset" not in names
+    return {name: {} if dialled else stages.get(stage, {}) for name, stages in PRESETS.items()}

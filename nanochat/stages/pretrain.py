@@ -16,9 +16,10 @@ from nanochat.gpt import GPT
 from nanochat.optim import build_optimizer, trapezoid
 from nanochat.plan import Plan, plan
 from nanochat.runtime import Runtime
-from nanochat.stages.presets import PRESETS
+from nanochat.stages.presets import presets_of
+from nanochat.stages.records import read_stage
 from nanochat.stages.sample import continue_text
-from nanochat.stages.stage import PLANNED_MFU, Stage, open_stage, read_stage
+from nanochat.stages.stage import PLANNED_MFU, Stage, open_stage
 from nanochat.stages.tokenizer import read_sides
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import Batch, train
@@ -42,6 +43,8 @@ class PretrainConfig:
     """0: by the dial"""
     steps: int = 0
     """0: by the dial"""
+    rows: int = 0
+    """rows of a micro-batch, on each process: fewer need less memory; 0: by the dial"""
     rate: float = 1.0
     """learning rates, as a share of the dial's"""
     eval_every: int = 100
@@ -67,8 +70,7 @@ LAPSE_PROMPT = "Chocolate Cake\n"
 
 def main(argv: Sequence[str]) -> int:
     """The verb `pretrain`."""
-    presets = {preset: fields.get("pretrain", {}) for preset, fields in PRESETS.items()}
-    return pretrain(parse(PretrainConfig, argv, prog="nanochat pretrain", presets=presets))
+    return pretrain(parse(PretrainConfig, argv, prog="nanochat pretrain", presets=presets_of("pretrain", argv)))
 
 
 def pretrain(config: PretrainConfig) -> int:
@@ -79,7 +81,7 @@ def pretrain(config: PretrainConfig) -> int:
         tokenizer = Tokenizer.load(stage.run / "tokenizer")
         chosen = plan(
             config.depth, vocab_size=tokenizer.vocab_size, context=config.context, kv_heads=config.kv_heads,
-            tokens_per_step=config.tokens_per_step, steps=config.steps, world=stage.runtime.world,
+            tokens_per_step=config.tokens_per_step, steps=config.steps, rows=config.rows, world=stage.runtime.world,
         )  # fmt: skip
         model = GPT(chosen.model, stage.runtime.dtype).to(stage.runtime.device)
         model.init_weights(config.seed)
@@ -167,5 +169,5 @@ class Watch:
             figures["val_bpb"] = score_held(self.model, self.held, self.stage.runtime).value
             self.stage.measure(done - 1, **figures)
             self.stage.say(f"  step {done:>5}  held-out {figures['val_bpb']:.3f} bits per byte")
-        if self.stage.runtime.is_main and lapse and (last or done % lapse == 0):
-            self.stage.lapse(done, LAPSE_PROMPT, continue_text(self.engine, LAPSE_PROMPT, self.config.seed))
+        if lapse and (last or done % lapse == 0):
+            self.stage.lapse(done, LAPSE_PROMPT, lambda: continue_text(self.engine, LAPSE_PROMPT, self.config.seed))

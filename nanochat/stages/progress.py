@@ -1,5 +1,6 @@
 """A progress bar with loss, speed, utilisation and the time still to go; plain lines where there is no terminal."""
 
+import math
 import time
 from types import TracebackType
 
@@ -34,11 +35,12 @@ class Progress:
     ) -> None:
         self.bar.stop()
 
-    def advance(self, done: int, *, loss: float, speed: float, mfu: float, note: str = "") -> None:
+    def advance(self, done: int, *, loss: float, speed: float, mfu: float) -> None:
         """Show that `done` steps are done. The loss shown is a running mean, since a single step's is noisy."""
         weight = max(0.05, 1 / (done - self.start))
-        self.loss += weight * (loss - self.loss)
-        figures = f"loss {self.loss:.3f}  {speed:>7,.0f} tok/s  MFU {100 * mfu:.0f} %{note}"
+        if math.isfinite(loss):
+            self.loss += weight * (loss - self.loss)
+        figures = f"loss {self.loss:.3f}  {speed:>7,.0f} tok/s  MFU {100 * mfu:.0f} %"
         self.bar.update(self.task, completed=done, figures=figures)
         now = time.perf_counter()
         if not self.console.is_terminal and (now - self.last_line > SECONDS_BETWEEN_LINES or done == self.total):

@@ -11,8 +11,8 @@ from nanochat.errors import UsageError
 from nanochat.optim import trapezoid
 from nanochat.rollout import Question, Rollout, roll_out, sampling_seed, to_batches
 from nanochat.runtime import home
-from nanochat.stages.finetune import BEFORE, continued, describe
-from nanochat.stages.presets import PRESETS
+from nanochat.stages.finetune import BEFORE, continued, describe, lessons
+from nanochat.stages.presets import presets_of
 from nanochat.stages.sample import ask
 from nanochat.stages.stage import Stage, open_stage
 from nanochat.tasks import Table, Task, catalogue, example_for, limit_for, mixture, tools_for
@@ -61,13 +61,12 @@ LAPSE_QUESTION = "2 cups of flour serve 4. How much for 10 people?"
 
 def main(argv: Sequence[str]) -> int:
     """The verb `rl`."""
-    presets = {preset: fields.get("rl", {}) for preset, fields in PRESETS.items()}
-    return reinforce(parse(ReinforceConfig, argv, prog="nanochat rl", presets=presets))
+    return reinforce(parse(ReinforceConfig, argv, prog="nanochat rl", presets=presets_of("rl")))
 
 
 def reinforce(config: ReinforceConfig) -> int:
     """Run the stage; 0 when it is done."""
-    with open_stage("rl", config, parents=[BEFORE["rl"]]) as stage:
+    with open_stage("rl", config, parents=[BEFORE["rl"]], inputs=lessons(mixture("rl", config.mixture))) as stage:
         if stage is None:
             return 0
         model, optimizer, tokenizer = continued(stage, BEFORE["rl"], config.rate)
@@ -94,7 +93,7 @@ def reinforce(config: ReinforceConfig) -> int:
             figures = {name: float(str(cursor[name])) for name in ("reward", "answer_tokens", "stopped")}
             stage.measure(step.index, **figures)
             if config.lapse_every and (done % config.lapse_every == 0 or done == config.steps):
-                stage.lapse(done, LAPSE_QUESTION, ask(engine, LAPSE_QUESTION, config.seed))
+                stage.lapse(done, LAPSE_QUESTION, lambda: ask(engine, LAPSE_QUESTION, config.seed))
         stage.save(model, optimizer, config.steps, cursor)
         stage.finish(
             plan={

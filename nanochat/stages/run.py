@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from nanochat.checkpoint import run_folder
 from nanochat.config import parse
+from nanochat.distributed import joined
 from nanochat.report import write_report
 from nanochat.runtime import detect
 from nanochat.stages.evaluate import EvaluateConfig, evaluate
@@ -30,6 +31,8 @@ class RunConfig:
     """which sizes and how many steps"""
     run: str = ""
     """the run's name; by default the preset's"""
+    depth: int = 0
+    """turns the dial: pretraining's width, batch, steps and rates follow; 0: the preset's"""
     seed: int = 0
     """of everything that is drawn"""
     device: str = "auto"
@@ -49,21 +52,20 @@ def main(argv: Sequence[str]) -> int:
 
 def run_all(config: RunConfig) -> int:
     """Run what has not been run; 0 when all is done."""
-    began, console = time.perf_counter(), Console(stderr=True)
-    run = run_folder(config.run or config.preset)
-    is_main = detect(config.device, config.dtype).is_main
+    began, run = time.perf_counter(), run_folder(config.run or config.preset)
+    runtime = detect(config.device, config.dtype)
+    console = Console(stderr=True, quiet=not runtime.is_main)
     minutes = PRESETS[config.preset].get("run", {}).get("minutes")
-    if is_main:
-        expected = f", about {minutes:g} reference minutes when nothing is done yet" if minutes else ""
-        console.print(f"[bold]{config.preset}[/] -> {run}{expected}", highlight=False)
-    for name, work in stages(config):
-        if is_main:
+    expected = f", about {minutes:g} reference minutes when nothing is done yet" if minutes and not config.depth else ""
+    console.print(f"[bold]{config.preset}[/] -> {run}{expected}", highlight=False)
+    with joined(runtime):
+        for name, work in stages(config):
             console.rule(f"[bold]{name}", align="left", style="dim")
-        if code := work():
-            return code
-        if config.evaluate and name != "tokenizer":
-            evaluate(stage_config(EvaluateConfig, config, "eval", stage=name))
-    if is_main:
+            if code := work():
+                return code
+            if config.evaluate and name != "tokenizer":
+                evaluate(stage_config(EvaluateConfig, config, "eval", stage=name, seed=0))
+    if runtime.is_main:
         report = write_report(run)
         console.rule("[bold]done", align="left", style="dim")
         console.print(f"{(time.perf_counter() - began) / 60:.1f} minutes; report card: {report}", highlight=False)
@@ -74,15 +76,21 @@ def stages(config: RunConfig) -> list[tuple[str, Callable[[], int]]]:
     """The stages in their order, each ready to be called."""
     return [
         ("tokenizer", partial(prepare, stage_config(TokenizerConfig, config, "tokenizer"))),
-        ("pretrain", partial(pretrain, stage_config(PretrainConfig, config, "pretrain"))),
+        ("pretrain", partial(pretrain, pretraining(config))),
         ("midtrain", partial(finetune, "midtrain", stage_config(FinetuneConfig, config, "midtrain"))),
         ("sft", partial(finetune, "sft", stage_config(FinetuneConfig, config, "sft"))),
         ("rl", partial(reinforce, stage_config(ReinforceConfig, config, "rl"))),
     ]
 
 
+def pretraining(config: RunConfig) -> PretrainConfig:
+    """The preset's pretraining; with a depth, what the dial makes of it in the preset's context."""
+    chosen = stage_config(PretrainConfig, config, "pretrain")
+    return replace(chosen, depth=config.depth, steps=0, tokens_per_step=0) if config.depth else chosen
+
+
 def stage_config(cls: type[Config], config: RunConfig, name: str, **more: Any) -> Config:
     """A stage's configuration: the preset's fields for it, and what `run` was given."""
-    given = {f.name: getattr(config, f.name) for f in fields(config)}
+    given = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "depth"}
     own = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     return cls(**{**PRESETS[config.preset].get(name, {}), **{k: v for k, v in given.items() if k in own}, **more})

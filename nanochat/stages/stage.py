@@ -1,33 +1,33 @@
 """What every stage does besides its work: find its place in a run, resume, record, show progress, stop cleanly."""
 
 import contextlib
-import hashlib
 import json
+import math
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 from rich.console import Console
 
-from nanochat.checkpoint import Checkpoint, newest, run_folder, save, write_atomically
-from nanochat.config import dumps, to_json
+from nanochat.checkpoint import STAGES, Checkpoint, newest, run_folder, save, step_folders
+from nanochat.config import dumps
 from nanochat.distributed import barrier, joined
-from nanochat.errors import CheckpointError, NanochatError
+from nanochat.files import write_atomically
 from nanochat.gpt import GPT
 from nanochat.optim import Together
 from nanochat.plan import flops_per_token
 from nanochat.runtime import Runtime, commit, detect, machine, measure_peak, peak_memory_gb, versions
 from nanochat.stages.progress import Progress
+from nanochat.stages.records import fingerprint_of, read_json, read_jsonl, read_stage
 from nanochat.train import Ranks, Step
 
-# Fields of a configuration that say where and how loudly, not what: changing them makes no stage stale.
+DECIDE_BITS = ("threads", "instructions", "dtype", "device", "world", "torch")  # of a machine and its versions
 PLANNED_MFU = 0.3  # of a CPU run, as measured at laptop sizes (LOG.md, 2026-11-22)
-NOT_INPUTS = {"run", "device", "threads", "save_every", "preset"}
 
 
 class StageConfig(Protocol):
@@ -96,9 +96,7 @@ class Stage:
         """Say where the bits of a resumed run may differ from those of a run never stopped."""
         here = {**machine(self.runtime), **versions()}
         there = {**found.state["machine"], **found.state["versions"]}
-        if odd := [
-            key for key in ("threads", "instructions", "dtype", "device", "torch") if here.get(key) != there.get(key)
-        ]:
+        if odd := [key for key in DECIDE_BITS if here.get(key) != there.get(key)]:
             changes = ", ".join(f"{key} {there.get(key)} -> {here.get(key)}" for key in odd)
             self.say(f"[yellow]the last bits may differ from an uninterrupted run: {changes}[/]")
 
@@ -106,9 +104,10 @@ class Stage:
         """Drop this stage's lines of metrics and samples from `step` on: they will be written again."""
         if not self.runtime.is_main:
             return
-        for path in (self.run / "metrics.jsonl", self.folder / "timelapse.jsonl"):
+        # A line of metrics has the index of its step; a sample the number of steps that its model had made.
+        for path, last in ((self.run / "metrics.jsonl", step - 1), (self.folder / "timelapse.jsonl", step)):
             if path.exists():
-                kept = [row for row in read_jsonl(path) if row.get("stage") != self.name or row.get("step", -1) < step]
+                kept = [row for row in read_jsonl(path) if row.get("stage") != self.name or row.get("step", 0) <= last]
                 write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
     def training(
@@ -142,7 +141,7 @@ class Stage:
         """One line of metrics.jsonl for a step."""
         row = {
             "time": round(time.time(), 3), "stage": self.name, "step": step.index, "tokens": step.tokens,
-            "learned": step.learned, "loss": step.loss, "grad_norm": step.grad_norm, "lr": step.lr,
+            "learned": step.learned, "loss": finite(step.loss), "grad_norm": finite(step.grad_norm), "lr": step.lr,
             "tokens_per_second": round(speed, 1), "mfu": round(mfu, 4),
         }  # fmt: skip
         self.append("metrics.jsonl", row | ({"skipped": step.skipped} if step.skipped else {}))
@@ -151,15 +150,15 @@ class Stage:
         """A line of metrics.jsonl with figures measured after `step`."""
         self.append("metrics.jsonl", {"time": round(time.time(), 3), "stage": self.name, "step": step, **figures})
 
-    def lapse(self, step: int, prompt: str, text: str) -> None:
-        """Keep what the model made of `prompt` after `step`, and show it."""
+    def lapse(self, step: int, prompt: str, make: Callable[[], str]) -> None:
+        """Keep what the model made of `prompt` after `step`, and show it. Only the main process makes it."""
+        if not self.runtime.is_main:
+            return
+        text = make()
         self.append(f"{self.name}/timelapse.jsonl", {"stage": self.name, "step": step, "prompt": prompt, "text": text})
-        if self.runtime.is_main:
-            one_line = " ".join(text.split())[: max(20, self.console.width - 30)]
-            self.console.print(f"  step {step:>5}  {prompt!r} ->", style="dim", end=" ", markup=False, highlight=False)
-            self.console.print(
-                one_line, style="italic", markup=False, highlight=False, overflow="ellipsis", no_wrap=True
-            )
+        one_line = " ".join(text.split())[: max(20, self.console.width - 30)]
+        self.console.print(f"  step {step:>5}  {prompt!r} ->", style="dim", end=" ", markup=False, highlight=False)
+        self.console.print(one_line, style="italic", markup=False, highlight=False, overflow="ellipsis", no_wrap=True)
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """One JSON object at the end of a file of the run; by the main process only."""
@@ -185,13 +184,19 @@ class Stage:
         return tokens * flops_per_token(model.config) / (PLANNED_MFU * self.peak_flops * self.runtime.world)
 
     def finish(self, **about: Any) -> None:
-        """Mark the stage as finished, with what it was and what it took."""
+        """Mark the stage as finished, with what it was and what it took; then stop, if that was asked for meanwhile."""
         write_stage(self, self.seconds, about)
+        if self.ranks.total([float(self.stop_asked)])[0]:
+            raise Interrupted(f"{self.name} is finished and saved; the same command goes on with what follows it")
 
     def say(self, text: str) -> None:
-        """A line on the screen, from the main process."""
-        if self.runtime.is_main:
-            self.console.print(text, highlight=False)
+        """A line on the screen."""
+        self.console.print(text, highlight=False)
+
+
+def finite(value: float) -> float | None:
+    """`value`, or None where JSON has no number for it."""
+    return value if math.isfinite(value) else None
 
 
 @contextlib.contextmanager
@@ -206,11 +211,12 @@ def open_stage(
     """
     run = run_folder(config.run or config.preset)
     fingerprint = fingerprint_of(name, config, run, parents, inputs or {})
-    console = Console(stderr=True)
     runtime = detect(config.device, config.dtype, deterministic=config.deterministic)
-    if (done := read_stage(run, name)) and done["fingerprint"] == fingerprint and done["finished"]:
-        if runtime.is_main:
-            console.print(f"{name}: done before, nothing has changed ({run / name})", style="dim", highlight=False)
+    console = Console(stderr=True, quiet=not runtime.is_main)  # many processes, one voice
+    done = read_stage(run, name)
+    has_result = name not in STAGES or step_folders(run / name)
+    if done and has_result and done["fingerprint"] == fingerprint and done["finished"]:
+        console.print(f"{name}: done before, nothing has changed ({run / name})", style="dim", highlight=False)
         yield None
         return
     with joined(runtime) as ranks:
@@ -235,7 +241,7 @@ def set_aside_if_stale(folder: Path, fingerprint: str) -> None:
 
 @contextlib.contextmanager
 def stop_signals(stage: Stage) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the current step, and the second act as usual."""
+    """Let the first SIGINT or SIGTERM end the current step, and the second stop at once."""
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stage.stop_asked:
@@ -254,21 +260,6 @@ def stop_signals(stage: Stage) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def fingerprint_of(name: str, config: StageConfig, run: Path, parents: Sequence[str], inputs: Mapping[str, Any]) -> str:
-    """A hash of everything that decides what a stage makes. Raises CheckpointError where a parent is unfinished."""
-    above = {}
-    for parent in parents:
-        found = read_stage(run, parent)
-        if not found or not found["finished"]:
-            raise CheckpointError(
-                f"a finished {parent} stage in {run}", "none", f"run it first: python -m nanochat {parent}"
-            )
-        above[parent] = found["fingerprint"]
-    own = {f.name: to_json(getattr(config, f.name)) for f in fields(config) if f.name not in NOT_INPUTS}  # type: ignore[arg-type]
-    decides = json.dumps([name, own, above, to_json(inputs)], sort_keys=True)
-    return hashlib.sha256(decides.encode()).hexdigest()
-
-
 def write_stage(stage: Stage, seconds: float, about: Mapping[str, Any]) -> None:
     """`stage.json`: what a finished stage was made from and what it took. Its presence means that it is finished."""
     if stage.runtime.is_main:
@@ -280,37 +271,3 @@ def write_stage(stage: Stage, seconds: float, about: Mapping[str, Any]) -> None:
         }  # fmt: skip
         write_atomically(stage.folder / "stage.json", dumps(record))
     barrier(stage.runtime)
-
-
-def read_stage(run: Path, name: str) -> dict[str, Any]:
-    """The record of a finished stage; empty where there is none."""
-    return read_json(run / name / "stage.json") or {}
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None where there is no file. Raises CheckpointError for a damaged one."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"JSON in {path}", str(error), "delete that file, and the stage will be run again"
-        ) from error
-    return found
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a line cut short by a crash is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
-    return [row for row in rows if isinstance(row, dict)]
-
-
-def disk_error(error: OSError) -> NanochatError:
-    """A full or read-only disk, said in one line."""
-    return CheckpointError(
-        "a disk to write to", str(error), "free some space or set NANOCHAT_HOME; the last checkpoint is whole"
-    )

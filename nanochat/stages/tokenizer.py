@@ -2,14 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nanochat.config import parse
-from nanochat.data import Document, attribution, documents, find_source, fingerprint, split_documents, write_store
+from nanochat.data import (
+    SOURCES,
+    Document,
+    attribution,
+    documents,
+    find_source,
+    fingerprint,
+    split_documents,
+    write_store,
+)
 from nanochat.distributed import barrier
 from nanochat.errors import DataError
 from nanochat.keyed import rng
 from nanochat.runtime import home
-from nanochat.stages.presets import PRESETS
+from nanochat.stages.presets import presets_of
 from nanochat.stages.progress import Ticks
 from nanochat.stages.stage import Stage, open_stage
 from nanochat.tokenizer import Tokenizer, train_tokenizer
@@ -32,7 +42,7 @@ class TokenizerConfig:
     seed: int = 0
     """of the draw"""
     device: str = "auto"
-    """for the record: this stage computes on the processor"""
+    """for the record: merges are counted on the processor"""
     dtype: str = "auto"
     """for the record"""
     deterministic: bool = False
@@ -41,8 +51,7 @@ class TokenizerConfig:
 
 def main(argv: Sequence[str]) -> int:
     """The verb `tokenizer`."""
-    presets = {preset: fields.get("tokenizer", {}) for preset, fields in PRESETS.items()}
-    return prepare(parse(TokenizerConfig, argv, prog="nanochat tokenizer", presets=presets))
+    return prepare(parse(TokenizerConfig, argv, prog="nanochat tokenizer", presets=presets_of("tokenizer")))
 
 
 def prepare(config: TokenizerConfig) -> int:
@@ -63,7 +72,8 @@ def prepare(config: TokenizerConfig) -> int:
             stage.say(f"{name}: {of}, {counts['bytes'] / max(1, counts['tokens']):.2f} bytes each")
         stage.finish(
             tokenizer=tokenizer.fingerprint,
-            sources=list(config.sources),
+            # From any folder a later stage finds them again.
+            sources=[name if name in SOURCES else str(Path(name).expanduser().resolve()) for name in config.sources],
             attribution=attribution(config.sources),
             corpus=corpus,
         )
@@ -72,9 +82,12 @@ def prepare(config: TokenizerConfig) -> int:
 
 def read_sides(sources: Sequence[str]) -> dict[str, list[Document]]:
     """Documents by `SOURCE.train` and `SOURCE.held`."""
-    sides = {}
+    sides: dict[str, list[Document]] = {}
     for source in sources:
         name = find_source(source).name
+        if f"{name}.train" in sides:
+            remedy = "rename a file, or put both into a folder"
+            raise DataError("sources of different names", f"two called {name}", remedy)
         sides[f"{name}.train"], sides[f"{name}.held"] = split_documents(documents(source, home()))
     return sides
 

@@ -13,14 +13,13 @@ from fractions import Fraction
 from nanochat.tasks.measures import unit_named
 from nanochat.tasks.task import Grade
 from nanochat.tokenizer.chat import Message, Output
-from nanochat.tools import print_number
+from nanochat.tools import VULGAR, print_number
 
 PARTIAL = 0.5  # right, but it rambles or repeats itself
 NO_UNIT = 0.8  # the right number without the unit that was asked for
 CONSOLATION = 0.2  # the calculator had the answer, the sentence does not
 TOLERANCE = Fraction(1, 200)  # of an answer that had to be rounded
 
-VULGAR = dict(zip("½⅓⅔¼¾⅛⅜⅝⅞", ("1/2", "1/3", "2/3", "1/4", "3/4", "1/8", "3/8", "5/8", "7/8"), strict=True))
 SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 TEENS = ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
 ONES = {word: number for number, word in enumerate(SMALL + TEENS)}

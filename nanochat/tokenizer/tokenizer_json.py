@@ -14,14 +14,13 @@ One difference remains, and it is why we do not encode with `tokenizers` ourselv
 text too, so there whoever types "<|user_end|>" ends the user's turn.
 """
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nanochat.errors import TokenizerError
+from nanochat.files import write_atomically
 
 FILE = "tokenizer.json"
 REMEDY = "copy the file again or train a tokenizer with `nanochat tokenizer`"
@@ -101,17 +100,9 @@ def added(name: str, token: int) -> dict[str, Any]:
 def write(folder: Path, document: Mapping[str, Any]) -> None:
     """Put `document` into `folder`, whole or not at all. Raises TokenizerError where that fails."""
     path = folder / FILE
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        write_atomically(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
         remedy = "free some space or choose another folder"
         raise TokenizerError(f"to write {path}", error.strerror or str(error), remedy) from None
 

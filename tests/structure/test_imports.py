@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 # From the ground up. A unit may import what lies on a lower floor.
 FLOORS = [
-    {"nanochat", "config", "errors", "keyed", "runtime"},
+    {"nanochat", "config", "errors", "files", "keyed", "runtime"},
     {"attention", "optim", "sampling"},
     {"gpt", "loss", "plan", "tokenizer"},
     {"answer", "checkpoint", "distributed", "engine", "tools", "train"},

@@ -1,0 +1,58 @@
+"""What a stage leaves behind besides its weights: its record, which says that it is finished, and lines of JSON."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from nanochat.config import to_json
+from nanochat.errors import CheckpointError
+
+# Fields of a configuration that say where, how loudly and how often, but not what: changing them makes no stage stale.
+NOT_INPUTS = {"run", "preset", "device", "save_every", "lapse_every", "eval_every", "eval_documents"}
+
+
+def fingerprint_of(name: str, config: Any, run: Path, parents: Sequence[str], inputs: Mapping[str, Any]) -> str:
+    """A hash of everything that decides what a stage makes. Raises CheckpointError where a parent is unfinished."""
+    above = {}
+    for parent in parents:
+        found = read_stage(run, parent)
+        if not found or not found["finished"]:
+            raise CheckpointError(
+                f"a finished {parent} stage in {run}", "none", f"run it first: python -m nanochat {parent}"
+            )
+        above[parent] = found["fingerprint"]
+    own = {f.name: to_json(getattr(config, f.name)) for f in fields(config) if f.name not in NOT_INPUTS}
+    decides = json.dumps([name, own, above, to_json(inputs)], sort_keys=True)
+    return hashlib.sha256(decides.encode()).hexdigest()
+
+
+def read_stage(run: Path, name: str) -> dict[str, Any]:
+    """The record of a finished stage; empty where there is none."""
+    return read_json(run / name / "stage.json") or {}
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None where there is no file. Raises CheckpointError for a damaged one."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"JSON in {path}", str(error), "delete that file, and the stage will be run again"
+        ) from error
+    return found
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; a line cut short by a crash is left out."""
+    rows = []
+    # Not splitlines(): it also cuts at signs that JSON leaves in a text.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
