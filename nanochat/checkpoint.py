@@ -76,22 +76,13 @@ def save(
     final = folder / f"step_{step:06d}"
     partial = folder / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    tensors = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
-    save_file(tensors, partial / "model.safetensors")
-    if optimizer is not None:
-        save_file(optimizer_tensors(model, optimizer), partial / "optimizer.safetensors")
-    files = {path.name: sha256(path) for path in sorted(partial.iterdir())}
-    about = {
-        "schema": SCHEMA,
-        "step": step,
-        "config": model.config,
-        "versions": versions(),
-        "machine": machine(runtime),
-    }
-    (partial / "state.json").write_text(dumps({**about, **state, "files": files}))
-    for path in [*partial.iterdir(), partial]:
-        flush(path)
+    try:
+        partial.mkdir()
+        write_files(partial, model, optimizer, {"step": step, "machine": machine(runtime), **state})
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        remedy = "free some space, or set NANOCHAT_HOME to another disk; the checkpoint before it is whole"
+        raise CheckpointError(f"to write {final}", str(error), remedy) from error
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)
@@ -99,6 +90,19 @@ def save(
     for old in step_folders(folder)[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+def write_files(folder: Path, model: GPT, optimizer: Together | None, state: Mapping[str, Any]) -> None:
+    """The files of a checkpoint, flushed to the disk."""
+    tensors = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
+    save_file(tensors, folder / "model.safetensors")
+    if optimizer is not None:
+        save_file(optimizer_tensors(model, optimizer), folder / "optimizer.safetensors")
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
+    about = {"schema": SCHEMA, "config": model.config, "versions": versions(), **state, "files": files}
+    (folder / "state.json").write_text(dumps(about))
+    for path in [*folder.iterdir(), folder]:
+        flush(path)
 
 
 def optimizer_tensors(model: GPT, optimizer: Together) -> dict[str, Tensor]:

@@ -25,7 +25,6 @@ VERBS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "plan": ("nanochat.stages.plan", (), "what a depth costs, before anything runs"),
     "report": ("nanochat.report", (), "the report card of a run"),
 }
-CHAT_FLAGS = {"--chat", "--no-chat"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"nanochat: expected a verb; got {verb!r}; one of: {', '.join(VERBS)}", file=sys.stderr)
         return 2
     warnings.showwarning = one_line_warning
-    # torch's threads wait for each other by spinning; where another program wants a core too, that costs up to tenfold
-    # (LOG.md, 2026-11-22). Asked to sleep instead they lose a few per cent alone. Read when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torch's threads wait for each other by spinning; where another program wants a core too, that costs up to tenfold.
+    # With a short spin before they sleep they lose nothing alone (LOG.md, 2026-11-22). Read when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     try:
         return entry(verb)(rest)
     except NanochatError as error:
@@ -88,7 +87,7 @@ def entry(verb: str) -> Callable[[Sequence[str]], int]:
 
 def run_then_chat(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """`run --chat` opens the chat when the run is done. It is put together here: stages know nothing of serving."""
-    code = run([word for word in argv if word not in CHAT_FLAGS])
+    code = run(argv)
     if code or "--chat" not in argv:
         return code
     from nanochat.config import flag_value

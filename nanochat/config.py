@@ -30,9 +30,20 @@ def parse(
         defaults |= {"preset": name, **presets[name]}
     default = cls(**defaults)
     description = (cls.__doc__ or "").strip()
-    return tyro.cli(
+    config = tyro.cli(
         cls, args=list(argv), prog=prog, description=description, default=default, config=(tyro.conf.AvoidSubcommands,)
     )
+    check_numbers(config)
+    return config
+
+
+def check_numbers(config: Any) -> None:
+    """Raises UsageError for a number below 0, or below 1 where the class lists the field in `AT_LEAST_ONE`."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        least = 1 if field.name in getattr(config, "AT_LEAST_ONE", ()) else 0
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and not value >= least:
+            raise UsageError(f"{least} or more for --{field.name.replace('_', '-')}", str(value))
 
 
 def flag_value(argv: Sequence[str], name: str) -> str | None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanochat.errors import DeviceError
+from nanochat.errors import DeviceError, UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -94,7 +94,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if has_fast_bf16(device) else torch.float32
     if name not in DTYPES:
-        raise DeviceError("a number format", repr(name), f"use --dtype with one of: auto, {', '.join(DTYPES)}")
+        raise UsageError("a number format", repr(name), f"use --dtype with one of: auto, {', '.join(DTYPES)}")
     if name == "float64" and device.type == "mps":
         raise DeviceError("a number format that MPS has", "'float64'", "use --dtype float32 or --device cpu")
     return DTYPES[name]

@@ -10,7 +10,7 @@ import jaxtyping
 import pytest
 
 # As the command line sets it, before anything imports torch: threads that spin while they wait starve one another.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
 # Signatures such as `Int[Tensor, "B T"]` are comments to the package itself; here they are checked at every call. Only
 # in modules that have such, since checks would slow the pure Python loops of the tokenizer down.

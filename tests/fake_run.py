@@ -3,15 +3,16 @@
 import math
 import random
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from nanochat.checkpoint import write_atomically
 from nanochat.config import dumps, to_json
 from nanochat.evaluate.figures import Figure, mean, proportion, ratio, save_figures
+from nanochat.files import write_atomically
 from nanochat.plan import plan
 from nanochat.runtime import Runtime
 from nanochat.stages.stage import Stage
@@ -83,7 +84,8 @@ def pretrain(stage: Stage) -> None:
         "Chocolate Cake\n\nServes 8.\n\nIngredients:\n- 2 cups flour\n- 1 cup cocoa\n- 3 eggs",
     ]
     for place in range(1, 15):
-        stage.lapse(50 * place, "Chocolate Cake\n", texts[min(4, place // 2)] if place != 6 else NASTY)
+        text = texts[min(4, place // 2)] if place != 6 else NASTY
+        stage.lapse(50 * place, "Chocolate Cake\n", partial(str, text))
     draws = random.Random(0)
     sizes = [draws.randint(300, 3000) for _ in range(200)]
 
@@ -105,7 +107,7 @@ def chat_stage(stage: Stage) -> None:
     )
     question = "How do I make pancakes?"
     for place, text in enumerate(["Pancakes is a the", "[find pancakes = (a recipe)] Plain Pancakes", NASTY], start=1):
-        stage.lapse(130 * place, question, text)
+        stage.lapse(130 * place, question, partial(str, text))
     save_figures(stage.folder / "figures.json", skills(stage.name))
     write_samples(stage)
     stage.finish(plan={"steps": stage.config.steps, "tokens": stage.config.steps * 4096, "seconds": 60 * 4})
@@ -116,9 +118,8 @@ def rl(stage: Stage) -> None:
     draws = random.Random(1)
     for step in range(stage.config.steps):
         stage.measure(step, reward=0.62 + 0.25 * step / 60 + draws.gauss(0, 0.04), answer_tokens=24.0, stopped=0.98)
-    stage.lapse(
-        60, "2 cups of flour serve 4. How much for 10 people?", "[calculator 2/4*10 = 5] You need 5 cups of flour."
-    )
+    answer = "[calculator 2/4*10 = 5] You need 5 cups of flour."
+    stage.lapse(60, "2 cups of flour serve 4. How much for 10 people?", partial(str, answer))
     save_figures(stage.folder / "figures.json", skills(stage.name))
     write_samples(stage)
     stage.finish(plan={"steps": stage.config.steps, "answers": 60 * 128})

@@ -6,6 +6,7 @@ import stat
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from nanochat import checkpoint
 from nanochat.checkpoint import find_run, load_model, newest, open_checkpoint, save, stages_of, step_folders
@@ -69,17 +70,19 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, trained, d
     assert found.step == 1
 
 
-def test_a_half_written_one_is_never_seen(tmp_path, trained, monkeypatch):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
+def test_a_half_written_one_is_never_seen(tmp_path, trained, monkeypatch, error):
     write(tmp_path, 1, trained)
 
     def crash(tensors, path):
         path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(checkpoint, "save_file", crash)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CheckpointError, match=r"No space.*the checkpoint before it is whole"):
         write(tmp_path, 2, trained)
     monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000001"], "nothing half-written keeps its space"
     assert newest(tmp_path).step == 1
     assert write(tmp_path, 2, trained).name == "step_000002"
 

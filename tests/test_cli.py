@@ -40,7 +40,12 @@ def test_without_words_it_lists_its_verbs(capsys):
         (["dance"], 2, "expected a verb; got 'dance'"),
         (["plan", "--preset", "huge"], 2, "tiny, laptop"),
         (["plan", "--depth", "0"], 2, "at least 1"),
-        (["pretrain", "--device", "tpu", "--run", "none"], 1, "python -m nanochat tokenizer"),
+        (["pretrain", "--run", "none"], 1, "python -m nanochat tokenizer"),
+        (["plan", "--device", "tpu"], 1, "cpu"),
+        (["plan", "--dtype", "float16"], 2, "bfloat16"),
+        (["pretrain", "--steps", "-3"], 2, "0 or more for --steps"),
+        (["midtrain", "--rows", "0"], 2, "1 or more for --rows"),
+        (["sft", "--base", "sft"], 2, "--base before sft"),
         (["chat", "--run", "none"], 1, "make one: python -m nanochat run"),
         (["chat", "--run", "../etc"], 2, "letters, digits"),
         (["eval", "--run", "none"], 1, "make one"),
@@ -145,7 +150,10 @@ class TestTiny:
     def test_without_a_terminal_the_chat_answers_three_questions(self, tiny):
         done = nanochat("chat", "--preset", "tiny", "--seed", "1", home=tiny)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("› ") == 3
+        answers = [answer.partition("\n")[2].strip() for answer in done.stdout.split("› ")[1:]]
+        assert len(answers) == len(set(answers)) == 3
+        assert all(answers)
+        assert not re.search(r"\((?:cut|ended|an empty)", done.stdout), done.stdout
 
     def test_a_second_run_does_no_work(self, tiny):
         before = newest(tiny / "tiny/rl").state

@@ -9,7 +9,7 @@ import torch
 
 from nanochat import rollout
 from nanochat.checkpoint import newest
-from nanochat.errors import CheckpointError, DataError
+from nanochat.errors import CheckpointError, DataError, SchemaError, TokenizerError, UsageError
 from nanochat.stages import evaluate as evaluate_stage
 from nanochat.stages import finetune as finetune_stage
 from nanochat.stages import reinforce as reinforce_stage
@@ -54,10 +54,10 @@ PRETRAIN = PretrainConfig(
     steps=6,
     eval_every=3,
     eval_documents=3,
-    lapse_every=4,
+    lapse_every=2,
     save_every=2,
 )
-FINETUNE = FinetuneConfig(**FAST, steps=6, rows=2, accumulate=2, lapse_every=4, save_every=2)
+FINETUNE = FinetuneConfig(**FAST, steps=6, rows=2, accumulate=2, lapse_every=2, save_every=2)
 RL = ReinforceConfig(**FAST, steps=4, prompts=2, samples=3, rows=4, max_tokens=6, lapse_every=0, save_every=1)
 STAGES = {
     "pretrain": lambda: pretrain(PRETRAIN),
@@ -145,6 +145,59 @@ def test_a_finished_stage_is_not_run_again_unless_its_inputs_changed(root, capsy
     assert read_stage(root / "home/toy", "tokenizer")["fingerprint"] != before
     pretrain(replace(PRETRAIN, steps=4))
     assert (root / "home/toy/pretrain/stage.json").stat().st_mtime_ns > first
+
+
+@pytest.mark.parametrize("mistake", [{"tokens_per_step": 385}, {"context": 100_000}])
+def test_a_refused_command_destroys_nothing(root, mistake):
+    run_up_to(root, "pretrain")
+    pretrain(PRETRAIN)
+    for _ in range(2):
+        with pytest.raises(UsageError):
+            pretrain(replace(PRETRAIN, **mistake))
+    assert newest(root / "home/toy/pretrain").step == 6
+    assert not (root / "home/toy/.pretrain.previous").exists()
+    with pytest.raises(TokenizerError):
+        prepare(tokenizer_config(root, vocab_size=100))
+    assert read_stage(root / "home/toy", "tokenizer")["finished"]
+
+
+def test_what_is_set_aside_keeps_its_metrics_and_is_not_displaced_by_nothing(root, monkeypatch):
+    run_up_to(root, "pretrain")
+    pretrain(PRETRAIN)
+    history = records(root, "pretrain")
+
+    def die(self, *more):
+        raise SystemExit("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "write_metrics", die)
+        for steps in (4, 5):
+            with pytest.raises(SystemExit):
+                pretrain(replace(PRETRAIN, steps=steps))
+    kept = root / "home/toy/.pretrain.previous"
+    assert newest(kept).step == 6
+    assert len((kept / "metrics.jsonl").read_text().splitlines()) == len(history)
+
+
+def test_a_stage_of_another_version_is_refused_in_one_line(root):
+    run_up_to(root, "pretrain")
+    record = root / "home/toy/tokenizer/stage.json"
+    record.write_text(json.dumps({"stage": "tokenizer", "finished": True}))
+    for work in (lambda: pretrain(PRETRAIN), lambda: prepare(tokenizer_config(root))):
+        with pytest.raises(SchemaError, match="schema version 1; got version None"):
+            work()
+
+
+def test_a_corpus_of_one_file_trains_and_holds_nothing_out(root):
+    for path in (root / "texts").iterdir():
+        path.unlink()
+    for name in ("corpus.txt", "emma.txt"):  # one of them a name that the draw would hold out
+        alone = root / name
+        alone.write_text("A long text of flour and eggs that is read again and again. " * 60)
+        run = {"run": name.removesuffix(".txt")}
+        prepare(tokenizer_config(root, sources=(str(alone),), **run))
+        pretrain(replace(PRETRAIN, **run))
+        assert evaluate(EvaluateConfig(run=run["run"], dtype="float32")) == []
 
 
 def test_a_stage_whose_parent_is_missing_says_what_to_run(root):

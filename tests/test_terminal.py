@@ -542,7 +542,7 @@ def test_mistakes_are_errors_of_one_line(run: str, cookbook: None, capsys: pytes
         (["--run", run, "--json"], 2, "-p PROMPT"),
         (["--run", "nowhere"], 1, "expected a run at"),
         (["--run", f"{run}:rl"], 1, "expected a trained rl"),
-        (["--run", run, "-p", "hi", "--temperature", "-1"], 2, "for temperature"),
+        (["--run", run, "-p", "hi", "--temperature", "-1"], 2, "for --temperature"),
         (["--run", run, "-p", "x" * 999], 2, "expected a message that fits"),
     ):
         assert command_line(["chat", "--device", "cpu", *flags]) == code

@@ -35,13 +35,13 @@ def held_out(title: str) -> bool:
 def split_documents(documents: Iterable[Document]) -> tuple[list[Document], list[Document]]:
     """(training, held out), both in the given order.
 
-    A corpus too small for the draw, of at least two families, still gets one family on each side.
+    A corpus too small for the draw still gets one family on each side, and one of a single family holds nothing out.
     """
     everything = list(documents)
     held = {family(document.title) for document in everything if held_out(document.title)}
     families = sorted({family(document.title) for document in everything}, key=lambda name: key("held-out", name))
-    if len(families) > 1 and len(held) in (0, len(families)):
-        held = {families[0]}
+    if len(held) in (0, len(families)):
+        held = {families[0]} if len(families) > 1 else set()
     training = [document for document in everything if family(document.title) not in held]
     return training, [document for document in everything if family(document.title) in held]
 

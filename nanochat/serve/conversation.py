@@ -150,16 +150,15 @@ def prompt_ids(speaker: Speaker, system: str, earlier: Sequence[Message], questi
 def provenance(reply: Message, earlier: Sequence[Message] = ()) -> Provenance:
     """Whether the recipe in `reply` was found in the Cookbook or invented; None where there is none.
 
-    Found: `find` was called before it, with success; or the recipe says again, scaled perhaps, what `find` brought in
-    an `earlier` message, so that most of its words stand there.
+    Found: it says again, scaled perhaps, what a call of `find` brought in this reply or an `earlier` message, so that
+    most of its words stand there. To have looked is not enough: a young model looks one dish up and invents another.
     """
     texts = ((place, part.text) for place, part in enumerate(reply.parts) if isinstance(part, Text))
     place, recipe = next(((place, text) for place, text in texts if looks_like_recipe(text)), (0, ""))
     if not recipe:
         return None
-    if found_texts(reply.parts[:place]):
-        return "found"
-    known = {word for said in earlier for text in found_texts(said.parts) for word in words(text)}
+    found = [*found_texts(reply.parts[:place]), *(text for said in earlier for text in found_texts(said.parts))]
+    known = {word for text in found for word in words(text)}
     spoken = [word for word in words(recipe) if not word.isdigit()]
     return "found" if spoken and sum(word in known for word in spoken) >= FAMILIAR * len(spoken) else "invented"
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -40,6 +40,8 @@ BPB_NAMES = {"cookbook": "bpb_recipes", "wikipedia": "bpb_wiki"}
 class EvaluateConfig:
     """Measure a stage on held-out text and questions."""
 
+    AT_LEAST_ONE: ClassVar = ("questions",)
+
     run: str = ""
     """NAME or NAME:STAGE; by default the preset's run and its last stage"""
     preset: str = "laptop"
@@ -66,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     """The verb `eval`."""
     config = parse(EvaluateConfig, argv, prog="nanochat eval", presets=presets_of("eval"))
     figures = evaluate(config)
-    if config.json:
+    if config.json and detect(config.device, config.dtype).is_main:
         print(dumps({"figures": figures}), end="")
     return 0
 
@@ -88,9 +90,9 @@ def evaluate(config: EvaluateConfig) -> list[Figure]:
         texts = held_out(folder.parent, config)
         sets = {name: encode_held(tokenizer, some) for name, some in texts.items()}
         figures = bits(model, sets, folder.name, runtime, console)
-        if folder.name == "pretrain":
+        if folder.name == "pretrain" and texts:
             figures += baselines(folder.parent, tokenizer, texts, sets)
-        else:
+        if folder.name != "pretrain":
             kitchen = recipes(home())
             engine = Engine(model, tokenizer, runtime, tools_for(kitchen, limit_for(model.config.context)))
             with Ticks(console, "questions") as ticks:
@@ -129,7 +131,7 @@ def held_out(run: Path, config: EvaluateConfig) -> dict[str, list[str]]:
         if kind == "held" and texts:
             drawn = sample(len(texts), config.documents or None, config.seed)
             sets[BPB_NAMES.get(source, f"bpb_{source}")] = [texts[index] for index in drawn]
-    return sets if len(sets) == 1 else sets | {"bpb": [text for texts in sets.values() for text in texts]}
+    return sets if len(sets) < 2 else sets | {"bpb": [text for texts in sets.values() for text in texts]}
 
 
 def bits(model: GPT, sets: dict[str, Held], stage: str, runtime: Runtime, console: Console) -> list[Figure]:

@@ -7,7 +7,7 @@ what to say to people. They differ in their mixture of tasks and their numbers, 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from nanochat.optim import Together, build_optimizer, trapezoid
 from nanochat.runtime import Runtime, home
 from nanochat.stages.presets import presets_of
 from nanochat.stages.records import read_stage
-from nanochat.stages.sample import ask
+from nanochat.stages.sample import LAPSE_QUESTION, ask
 from nanochat.stages.stage import Stage, open_stage
 from nanochat.tasks import Table, Task, catalogue, example_for, limit_for, mixture, tools_for
 from nanochat.tokenizer import Tokenizer, render
@@ -35,6 +35,8 @@ from nanochat.train import Batch, train
 @dataclass(frozen=True)
 class FinetuneConfig:
     """Continue a model on conversations: the chat format and skills (midtrain), then what to say (sft)."""
+
+    AT_LEAST_ONE: ClassVar = ("steps", "rows", "accumulate")
 
     run: str = ""
     """the run's name; by default the preset's"""
@@ -68,7 +70,6 @@ class FinetuneConfig:
     """the same bits again on the same machine, a little slower"""
 
 
-LAPSE_QUESTION = "How do I make pancakes?"
 BEFORE = {"midtrain": "pretrain", "sft": "midtrain", "rl": "sft"}
 
 

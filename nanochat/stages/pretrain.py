@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from nanochat.plan import Plan, plan
 from nanochat.runtime import Runtime
 from nanochat.stages.presets import presets_of
 from nanochat.stages.records import read_stage
-from nanochat.stages.sample import continue_text
+from nanochat.stages.sample import LAPSE_QUESTION, continue_text
 from nanochat.stages.stage import PLANNED_MFU, Stage, open_stage
 from nanochat.stages.tokenizer import read_sides
 from nanochat.tokenizer import Tokenizer
@@ -28,6 +29,8 @@ from nanochat.train import Batch, train
 @dataclass(frozen=True)
 class PretrainConfig:
     """Learn to continue text. `--depth` is the dial that sets the rest."""
+
+    AT_LEAST_ONE: ClassVar = ("depth", "context")
 
     run: str = ""
     """the run's name; by default the preset's"""
@@ -116,8 +119,10 @@ def pretrain(config: PretrainConfig) -> int:
             cursor = step.cursor
             watch(step.index + 1, last=step.index + 1 == chosen.steps)
         stage.save(model, optimizer, chosen.steps, cursor)
+        cost = shares(cursor)
+        stage.say("packing: {cropped:.1%} of tokens cropped, {padded:.1%} padded".format(**cost))
         record = to_json(chosen) | {"tokens": chosen.tokens, "seconds": seconds}
-        stage.finish(plan=record, packing=shares(cursor))
+        stage.finish(plan=record, packing=cost)
     return 0
 
 
@@ -170,4 +175,5 @@ class Watch:
             self.stage.measure(done - 1, **figures)
             self.stage.say(f"  step {done:>5}  held-out {figures['val_bpb']:.3f} bits per byte")
         if lapse and (last or done % lapse == 0):
-            self.stage.lapse(done, LAPSE_PROMPT, lambda: continue_text(self.engine, LAPSE_PROMPT, self.config.seed))
+            for prompt in (LAPSE_PROMPT, LAPSE_QUESTION):
+                self.stage.lapse(done, prompt, partial(continue_text, self.engine, prompt, self.config.seed))

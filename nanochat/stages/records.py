@@ -8,8 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from nanochat.checkpoint import SCHEMA
 from nanochat.config import to_json
-from nanochat.errors import CheckpointError
+from nanochat.errors import CheckpointError, SchemaError
 
 # Fields of a configuration that say where, how loudly and how often, but not what: changing them makes no stage stale.
 NOT_INPUTS = {"run", "preset", "device", "save_every", "lapse_every", "eval_every", "eval_documents"}
@@ -31,8 +32,14 @@ def fingerprint_of(name: str, config: Any, run: Path, parents: Sequence[str], in
 
 
 def read_stage(run: Path, name: str) -> dict[str, Any]:
-    """The record of a finished stage; empty where there is none."""
-    return read_json(run / name / "stage.json") or {}
+    """The record of a finished stage; empty where there is none. Raises SchemaError for one of another version."""
+    found = read_json(run / name / "stage.json") or {}
+    if found and found.get("schema") != SCHEMA:
+        got = f"version {found.get('schema')} in {run / name}"
+        raise SchemaError(
+            f"a stage of schema version {SCHEMA}", got, "use the nanochat that wrote it, or another --run"
+        )
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

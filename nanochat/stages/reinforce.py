@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 from nanochat.config import parse
 from nanochat.data import recipes
@@ -13,7 +14,7 @@ from nanochat.rollout import Question, Rollout, roll_out, sampling_seed, to_batc
 from nanochat.runtime import home
 from nanochat.stages.finetune import BEFORE, continued, describe, lessons
 from nanochat.stages.presets import presets_of
-from nanochat.stages.sample import ask
+from nanochat.stages.sample import LAPSE_QUESTION, ask
 from nanochat.stages.stage import Stage, open_stage
 from nanochat.tasks import Table, Task, catalogue, example_for, limit_for, mixture, tools_for
 from nanochat.train import Batch, train
@@ -22,6 +23,8 @@ from nanochat.train import Batch, train
 @dataclass(frozen=True)
 class ReinforceConfig:
     """Reinforcement learning on tasks whose answers a program can check."""
+
+    AT_LEAST_ONE: ClassVar = ("steps", "prompts", "samples", "rows", "max_tokens")
 
     run: str = ""
     """the run's name; by default the preset's"""
@@ -56,7 +59,7 @@ class ReinforceConfig:
 
 
 APART = 1 << 40  # further than any run counts: where the second draw of an index lies
-LAPSE_QUESTION = "2 cups of flour serve 4. How much for 10 people?"
+SUM_QUESTION = "2 cups of flour serve 4. How much for 10 people?"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -93,7 +96,8 @@ def reinforce(config: ReinforceConfig) -> int:
             figures = {name: float(str(cursor[name])) for name in ("reward", "answer_tokens", "stopped")}
             stage.measure(step.index, **figures)
             if config.lapse_every and (done % config.lapse_every == 0 or done == config.steps):
-                stage.lapse(done, LAPSE_QUESTION, lambda: ask(engine, LAPSE_QUESTION, config.seed))
+                for asked in (LAPSE_QUESTION, SUM_QUESTION):
+                    stage.lapse(done, asked, partial(ask, engine, asked, config.seed))
         stage.save(model, optimizer, config.steps, cursor)
         stage.finish(
             plan={

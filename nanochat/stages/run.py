@@ -41,6 +41,8 @@ class RunConfig:
     """of products: auto, bfloat16, float32 or float64"""
     deterministic: bool = False
     """the same bits again on the same machine, a little slower"""
+    chat: bool = False
+    """open the chat when all is done"""
     evaluate: bool = True
     """measure each stage on held-out text and questions"""
 

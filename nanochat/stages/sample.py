@@ -4,6 +4,7 @@ from nanochat.engine import Engine, Sampling
 from nanochat.tokenizer import Call, Message, Output, message, prompt, read_reply
 
 LAPSE_TOKENS = 48
+LAPSE_QUESTION = "How do I make pancakes?"  # asked in every stage, so that they can be set side by side
 
 
 def ask(engine: Engine, question: str, seed: int, max_tokens: int = LAPSE_TOKENS) -> str:

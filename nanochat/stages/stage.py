@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from nanochat.checkpoint import STAGES, Checkpoint, newest, run_folder, save, step_folders
+from nanochat.checkpoint import SCHEMA, STAGES, Checkpoint, newest, run_folder, save, step_folders
 from nanochat.config import dumps
 from nanochat.distributed import barrier, joined
 from nanochat.files import write_atomically
@@ -78,8 +78,35 @@ class Stage:
         """Time spent on this stage so far, earlier sessions included."""
         return self.earlier_seconds + time.perf_counter() - self.began
 
+    def claim(self) -> None:
+        """Make the stage's folder ours, when all that can be refused has been checked.
+
+        What was made there from other inputs is moved to `.NAME.previous`, its metrics with it.
+        """
+        if self.runtime.is_main:
+            started = read_json(self.folder / "started.json")
+            if self.folder.exists() and (started or {}).get("fingerprint") != self.fingerprint:
+                self.set_aside()
+            about = {"schema": SCHEMA, "fingerprint": self.fingerprint, "config": self.config}
+            write_atomically(self.folder / "started.json", dumps(about))
+        barrier(self.runtime)
+
+    def set_aside(self) -> None:
+        """Move the folder out of the way; one that holds no result does not displace an earlier one that does."""
+        previous = self.folder.with_name(f".{self.name}.previous")
+        if not step_folders(self.folder) and not (self.folder / "stage.json").exists():
+            shutil.rmtree(self.folder)
+            return
+        metrics = self.run / "metrics.jsonl"
+        rows = [row for row in read_jsonl(metrics) if row.get("stage") == self.name] if metrics.exists() else []
+        write_atomically(self.folder / "metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+        shutil.rmtree(previous, ignore_errors=True)
+        self.folder.rename(previous)
+        self.say(f"{self.name} was made from other inputs: moved to {previous}")
+
     def resume(self, model: GPT, optimizer: Together) -> tuple[int, dict[str, Any]]:
         """Fill model and optimizer from this stage's newest checkpoint: (steps done, cursor); (0, {}) at the start."""
+        self.claim()
         found = newest(self.folder)
         if found is None:
             self.forget_metrics_from(0)
@@ -220,23 +247,9 @@ def open_stage(
         yield None
         return
     with joined(runtime) as ranks:
-        if runtime.is_main:
-            set_aside_if_stale(run / name, fingerprint)
-            (run / name).mkdir(parents=True, exist_ok=True)
-            write_atomically(run / name / "started.json", dumps({"fingerprint": fingerprint, "config": config}))
-        barrier(runtime)
         stage = Stage(name, config, run, runtime, ranks, console, fingerprint, measure_peak(runtime))
         with stop_signals(stage):
             yield stage
-
-
-def set_aside_if_stale(folder: Path, fingerprint: str) -> None:
-    """Move a folder made from other inputs out of the way, as `.NAME.previous`."""
-    started = read_json(folder / "started.json")
-    if folder.exists() and started is not None and started["fingerprint"] != fingerprint:
-        previous = folder.with_name(f".{folder.name}.previous")
-        shutil.rmtree(previous, ignore_errors=True)
-        folder.rename(previous)
 
 
 @contextlib.contextmanager
@@ -264,8 +277,8 @@ def write_stage(stage: Stage, seconds: float, about: Mapping[str, Any]) -> None:
     """`stage.json`: what a finished stage was made from and what it took. Its presence means that it is finished."""
     if stage.runtime.is_main:
         record = {
-            "stage": stage.name, "finished": True, "fingerprint": stage.fingerprint, "config": stage.config,
-            "seconds": seconds, "seed": stage.config.seed, "peak_flops": stage.peak_flops,
+            "schema": SCHEMA, "stage": stage.name, "finished": True, "fingerprint": stage.fingerprint,
+            "config": stage.config, "seconds": seconds, "seed": stage.config.seed, "peak_flops": stage.peak_flops,
             "peak_memory_gb": peak_memory_gb(), "commit": commit(), "versions": versions(),
             "machine": machine(stage.runtime), "time": time.time(), **about,
         }  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from nanochat.config import parse
 from nanochat.data import (
@@ -28,6 +29,8 @@ from nanochat.tokenizer import Tokenizer, train_tokenizer
 @dataclass(frozen=True)
 class TokenizerConfig:
     """Learn a vocabulary from the training text, and write the corpus as tokens."""
+
+    AT_LEAST_ONE: ClassVar = ("vocab_size",)
 
     run: str = ""
     """the run's name; by default the preset's"""
@@ -115,7 +118,10 @@ def learn(stage: Stage, texts: Sequence[str], vocab_size: int) -> Tokenizer:
     """The tokenizer, trained by the main process and read by the others."""
     if stage.runtime.is_main:
         with Ticks(stage.console, "merges") as ticks:
-            train_tokenizer(texts, vocab_size, progress=ticks.show).save(stage.folder)
+            learned = train_tokenizer(texts, vocab_size, progress=ticks.show)
+    stage.claim()
+    if stage.runtime.is_main:
+        learned.save(stage.folder)
     barrier(stage.runtime)
     return Tokenizer.load(stage.folder)
 

@@ -64,7 +64,7 @@ MIXTURES: dict[str, Table] = {
     },
     # What a model of half a million parameters can begin to learn in seconds: no copying of recipes.
     "tiny midtrain": {"arithmetic": 40, "recipes": 25, "small_talk": 20, "units": 15},
-    "tiny sft": {"small_talk": 35, "arithmetic": 25, "recipes": 20, "limits": 10, "unknown_dish": 10},
+    "tiny sft": {"small_talk": 50, "arithmetic": 25, "recipes": 15, "limits": 10},
     "tiny rl": {"arithmetic": 100},
 }
 
