@@ -124,7 +124,7 @@ def test_the_plan_stands_beside_what_happened(reported: Path) -> None:
 
 def test_the_summary_says_it_in_plain_words(reported: Path) -> None:
     told = " ".join(report_json(reported)["summary"])
-    assert told.startswith("In 14.8 minutes on 2 threads of ")
+    assert told.startswith("In 14.8 minutes of training on 2 threads of ")
     assert "read 2.87 million tokens of text" in told
     assert re.search(
         r"it needs 1\.\d{3} bits for each byte of documents that it has never seen \(1\.\d+ to 1\.\d+\)", told

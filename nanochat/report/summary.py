@@ -39,7 +39,7 @@ def effort(run: Run) -> str:
     read = f" read {amount(reading)} tokens of text" if reading else " has read no text yet"
     talking = sum(tally(stage).tokens or 0 for stage in run.stages if stage.name in ("midtrain", "sft", "rl"))
     talked = f", and then {amount(talking)} of conversations" if talking else ""
-    return f"In {spoken(minutes_of(run))}{place}{rated}, {model}{read}{talked}."
+    return f"In {spoken(minutes_of(run))} of training{place}{rated}, {model}{read}{talked}."
 
 
 def text_sentence(run: Run) -> str:

@@ -1,0 +1,47 @@
+"""Numbers in the README are those of a recorded run, to the last digit shown."""
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TABLE = re.compile(r"<!-- figures: (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
+NAMES = {
+    "bpb_recipes": "bits per byte of held-out recipes",
+    "bpb_recipes_trigram": "... by a Kneser-Ney trigram",
+    "bpb_recipes_xz": "... by xz",
+    "calculator_accuracy": "sums answered rightly, numbers never seen",
+    "calculator_accuracy_new_wording": "... asked in words never seen",
+    "choice_accuracy": "multiple choice",
+    "stop_rate": "answers that end by themselves",
+}
+
+
+def rendered(record: dict) -> str:
+    """The table that belongs to a record."""
+    stages = ("pretrain", "midtrain", "sft", "rl")
+    found = {(figure["stage"], figure["name"]): figure for figure in record["figures"]}
+    lines = ["| held-out figure | " + " | ".join(stages) + " | n |", "|---|" + "---|" * (len(stages) + 1)]
+    for name, title in NAMES.items():
+        cells = [shown(found.get((stage, name))) for stage in stages]
+        n = max(figure["n"] for (_, of), figure in found.items() if of == name)
+        lines.append(f"| {title} | " + " | ".join(cells) + f" | {n} |")
+    wall, peak = record["wall_seconds"], record["peak_memory_gb"]
+    lines += ["", f"From nothing but the downloaded text: {wall:.0f} seconds, and {peak:.1f} GB of memory at the most."]
+    return "\n".join(lines) + "\n"
+
+
+def shown(figure: dict | None) -> str:
+    if figure is None:
+        return ""
+    return f"{100 * figure['value']:.0f} %" if figure["unit"] == "share" else f"{figure['value']:.3f}"
+
+
+def test_tables_are_those_of_their_records() -> None:
+    found = TABLE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert found
+    for path, table in found:
+        record = json.loads((ROOT / path).read_text(encoding="utf-8"))
+        assert table == rendered(record), f"write this into README.md:\n{rendered(record)}"
+        assert record["commit"]
+        assert not record["commit"].endswith("+"), "recorded from files that no commit holds"
