@@ -126,6 +126,7 @@ def test_there_is_a_readme_with_commands() -> None:
     assert readme.exists()
     commands = [command for block in blocks(readme.read_text(encoding="utf-8")) for command in block.commands]
     assert any(command.startswith("make chat") for command in commands)
+    assert [block for _, block in marked()], "some block is executed"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
