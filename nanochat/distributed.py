@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from nanochat.errors import UsageError
 from nanochat.runtime import Runtime
 from nanochat.train import Alone, Ranks
 
@@ -63,6 +64,13 @@ def joined(runtime: Runtime) -> Iterator[Ranks]:
     finally:
         if ours:
             dist.destroy_process_group()
+
+
+def share(count: int, field: str, runtime: Runtime) -> int:
+    """Each process's part of `count`, the value of `--field`. Raises UsageError where a rest is left."""
+    if count % runtime.world:
+        raise UsageError(f"{field} a multiple of the processes", f"{count} and {runtime.world}", f"change --{field}")
+    return count // runtime.world
 
 
 def barrier(runtime: Runtime) -> None:

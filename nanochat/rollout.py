@@ -31,7 +31,7 @@ class Question:
 
     def prompt(self, tokenizer: Tokenizer) -> list[int]:
         """The conversation without its last, reference answer, as ids to continue."""
-        return prompt(tokenizer, self.example.conversation[:-1])
+        return prompt(tokenizer, self.example.question)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from nanochat import tasks as tasks_package
 from nanochat.checkpoint import STAGES, newest
 from nanochat.config import from_json, parse
 from nanochat.data import SOURCES, recipes
+from nanochat.distributed import share
 from nanochat.engine import Engine
 from nanochat.errors import CheckpointError, UsageError
 from nanochat.files import sha256
@@ -87,8 +88,9 @@ def finetune(name: Literal["midtrain", "sft"], config: FinetuneConfig) -> int:
         if stage is None:
             return 0
         model, optimizer, tokenizer = continued(stage, base, config.rate)
-        start, cursor = stage.resume(model, optimizer)
+        share(config.rows, "rows", stage.runtime)
         kitchen = recipes(home())
+        start, cursor = stage.resume(model, optimizer)  # from here on the stage's folder is ours: nothing may refuse
         engine = Engine(model, tokenizer, stage.runtime, tools_for(kitchen, limit_for(model.config.context)))
         tasks, table = catalogue(kitchen, limit_for(model.config.context)), mixture(name, config.mixture)
         conversations = conversation_stream(
@@ -190,8 +192,6 @@ def conversation_stream(
 
 def row_batches(rows: Iterator[Row], count: int, runtime: Runtime) -> Iterator[Batch]:
     """This process's share of each `count` rows: rank r takes rows r, r + world, ..."""
-    if count % runtime.world:
-        raise UsageError("rows a multiple of the processes", f"{count} and {runtime.world}", "change --rows")
     while True:
         all_rows = [next(rows) for _ in range(count)]
         mine = all_rows[runtime.rank :: runtime.world]

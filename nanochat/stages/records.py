@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from nanochat.checkpoint import SCHEMA
 from nanochat.config import to_json
 from nanochat.errors import CheckpointError, SchemaError
+from nanochat.files import write_atomically
 
 # Fields of a configuration that say where, how loudly and how often, but not what: changing them makes no stage stale.
 NOT_INPUTS = {"run", "preset", "device", "save_every", "lapse_every", "eval_every", "eval_documents"}
@@ -63,3 +64,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace the file at `path` by `rows`, one JSON object a line."""
+    write_atomically(path, "".join(json_line(row) for row in rows))
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """One object as a line of a JSON-lines file."""
+    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from nanochat.config import parse
 from nanochat.data import recipes
+from nanochat.distributed import share
 from nanochat.engine import Engine, Sampling
 from nanochat.errors import UsageError
 from nanochat.optim import trapezoid
@@ -73,13 +74,13 @@ def reinforce(config: ReinforceConfig) -> int:
         if stage is None:
             return 0
         model, optimizer, tokenizer = continued(stage, BEFORE["rl"], config.rate)
+        mine, kitchen = share(config.prompts, "prompts", stage.runtime), recipes(home())
         start, cursor = stage.resume(model, optimizer)
-        kitchen = recipes(home())
         engine = Engine(model, tokenizer, stage.runtime, tools_for(kitchen, limit_for(model.config.context)))
         tasks, table = catalogue(kitchen, limit_for(model.config.context)), mixture("rl", config.mixture)
         batches = rollout_batches(stage, engine, tasks, table, start)
         # Every process must read as many micro-batches as the others, whatever its answers are.
-        accumulate = -(-share(config.prompts, stage) * config.samples // config.rows)
+        accumulate = -(-mine * config.samples // config.rows)
         schedule = trapezoid(config.steps, 0, config.steps)
         steps = train(
             model,
@@ -109,19 +110,10 @@ def reinforce(config: ReinforceConfig) -> int:
     return 0
 
 
-def share(prompts: int, stage: Stage) -> int:
-    """Questions a step on each process."""
-    if prompts % stage.runtime.world:
-        raise UsageError(
-            "prompts a multiple of the processes", f"{prompts} and {stage.runtime.world}", "change --prompts"
-        )
-    return prompts // stage.runtime.world
-
-
 def rollout_batches(stage: Stage, engine: Engine, tasks: dict[str, Task], table: Table, start: int) -> Iterator[Batch]:
     """Micro-batches of fresh answers. Nothing is drawn ahead: each step's answers are those of its own model."""
     config, step = stage.config, start
-    mine = share(config.prompts, stage)
+    mine = share(config.prompts, "prompts", stage.runtime)
     while True:
         first = step * config.prompts
         questions = [

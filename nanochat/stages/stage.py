@@ -1,7 +1,6 @@
 """What every stage does besides its work: find its place in a run, resume, record, show progress, stop cleanly."""
 
 import contextlib
-import json
 import math
 import shutil
 import signal
@@ -23,7 +22,7 @@ from nanochat.optim import Together
 from nanochat.plan import flops_per_token
 from nanochat.runtime import Runtime, commit, detect, machine, measure_peak, peak_memory_gb, versions
 from nanochat.stages.progress import Progress
-from nanochat.stages.records import fingerprint_of, read_json, read_jsonl, read_stage
+from nanochat.stages.records import fingerprint_of, json_line, read_json, read_jsonl, read_stage, write_jsonl
 from nanochat.train import Ranks, Step
 
 DECIDE_BITS = ("threads", "instructions", "dtype", "device", "world", "torch")  # of a machine and its versions
@@ -99,7 +98,7 @@ class Stage:
             return
         metrics = self.run / "metrics.jsonl"
         rows = [row for row in read_jsonl(metrics) if row.get("stage") == self.name] if metrics.exists() else []
-        write_atomically(self.folder / "metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+        write_jsonl(self.folder / "metrics.jsonl", rows)
         shutil.rmtree(previous, ignore_errors=True)
         self.folder.rename(previous)
         self.say(f"{self.name} was made from other inputs: moved to {previous}")
@@ -135,7 +134,7 @@ class Stage:
         for path, last in ((self.run / "metrics.jsonl", step - 1), (self.folder / "timelapse.jsonl", step)):
             if path.exists():
                 kept = [row for row in read_jsonl(path) if row.get("stage") != self.name or row.get("step", 0) <= last]
-                write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+                write_jsonl(path, kept)
 
     def training(
         self, steps: Iterator[Step], model: GPT, optimizer: Together, total: int, start: int
@@ -193,7 +192,7 @@ class Stage:
             path = self.run / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json_line(row))
 
     def save(self, model: GPT, optimizer: Together, step: int, cursor: Mapping[str, Any]) -> None:
         """A checkpoint after `step` steps, once."""
