@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nanochat.answer import Alternatives, Answer, Completion, Drawn, Finish, Kind, Piece, Rules
-from nanochat.attention import KVCache
+from nanochat.attention import KVCache, rounded
 from nanochat.errors import UsageError
 from nanochat.gpt import GPTConfig
 from nanochat.runtime import Runtime
@@ -110,7 +110,7 @@ class Batch:
         """Fill the cache with the prompts. Each different one is read once, and copied to all rows that have it."""
         prompts = [answer.prompt for answer in self.answers]
         places = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
-        longest = max(map(len, places))
+        longest = min(rounded(max(map(len, places))), self.model.config.context)
         padded = self.whole([[*prompt, *[0] * (longest - len(prompt))] for prompt in places])
         lengths = self.whole([len(prompt) for prompt in places])
         cache = self.model.empty_cache(len(places), longest)
@@ -186,5 +186,6 @@ def grown(model: LanguageModel, cache: KVCache, capacity: int) -> KVCache:
     larger = model.empty_cache(len(cache.lengths), capacity)
     larger.keys[:, :, :, : cache.capacity] = cache.keys
     larger.values[:, :, :, : cache.capacity] = cache.values
+    larger.ids[:, : cache.capacity] = cache.ids
     larger.lengths = cache.lengths
     return larger

@@ -1,7 +1,8 @@
 """The model: a GPT, from token ids to a score for every possible next token.
 
 The architecture is the portable one that `transformers` knows as `NanoChatForCausalLM`, and agrees with it to float
-rounding. B rows, T tokens, C features, H heads, K key-and-value heads, D features of a head, V vocabulary.
+rounding; what goes beyond it, each by a field of `GPTConfig` that is off by default, was kept because it was measured
+(LOG.md). B rows, T tokens, C features, H heads, K key-and-value heads, D features of a head, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ class GPTConfig:
     rope_base: float = 100_000.0
     norm_eps: float = 1e-6
     softcap: float = 15.0
+    # Extras, which `transformers` cannot express.
+    smear: bool = False  # each token's features take in some of the token before it
+    value_embeddings: bool = False  # the first and the last layer add to a token's values what they know of the token
 
     def __post_init__(self) -> None:
         whole = self.n_embd % self.n_head == 0 and (self.n_embd // self.n_head) % 2 == 0
@@ -45,6 +49,11 @@ class GPTConfig:
     def head_size(self) -> int:
         """D, features of a head."""
         return self.n_embd // self.n_head
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Fields that are on and that the portable architecture does not have."""
+        return tuple(name for name in ("smear", "value_embeddings") if getattr(self, name))
 
 
 class Linear(nn.Linear):
@@ -80,20 +89,29 @@ class Head(Linear):
 class Attention(nn.Module):
     """Tokens exchange information: the only place where one position can affect another."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig, has_values: bool = False) -> None:
         super().__init__()
         width, kv_width = config.n_embd, config.n_kv_head * config.head_size
         self.config = config
         self.query, self.key, self.value = Linear(width, width), Linear(width, kv_width), Linear(width, kv_width)
         self.output = Linear(width, width)
+        # Value embeddings (the ResFormer idea, arXiv:2410.17897, as a table of their own in modded-nanogpt, 2024).
+        self.values = nn.Embedding(config.vocab_size, kv_width) if has_values else None
 
     def forward(
-        self, x: Float[Tensor, "B T C"], cosine: Tensor, sine: Tensor, cache: LayerCache | None = None
+        self,
+        x: Float[Tensor, "B T C"],
+        ids: Int[Tensor, "B T"],
+        cosine: Tensor,
+        sine: Tensor,
+        cache: LayerCache | None = None,
     ) -> Float[Tensor, "B T C"]:
         b, t, c = x.shape
         size = self.config.head_size
         # (B, T, heads x D) -> (B, heads, T, D)
         q, k, v = (m(x).view(b, t, -1, size).transpose(1, 2) for m in (self.query, self.key, self.value))
+        if self.values is not None:
+            v = v + self.values(ids).to(v.dtype).view(b, t, -1, size).transpose(1, 2)
         # Positions enter here, and here only. The norm after it (QK-norm, arXiv:2302.05442) bounds every score by
         # sqrt(D), so that attention cannot saturate however the matrices grow.
         q, k = (rms_norm(rotate(x, cosine, sine), self.config.norm_eps) for x in (q, k))
@@ -115,18 +133,42 @@ class MLP(nn.Module):
         return written
 
 
+class Smear(nn.Module):
+    """Each token takes in a share of the token before it: x_t + lambda sigmoid(w x_t[:24]) x_(t-1).
+
+    To copy, a model must find where the last token stood before and read on from there; for that, a token must know
+    which one came before it. Attention can learn to tell it, in one layer of its own. Here it is given, at the cost of
+    25 numbers. (From the public logs of small-model speed runs, 2025.)
+    """
+
+    GATE = 24  # features that open the gate
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.share = nn.Parameter(torch.zeros(self.GATE)), nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Float[Tensor, "B T C"], before: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        gate = torch.sigmoid((x[..., : self.GATE] * self.gate.to(x.dtype)[: x.shape[-1]]).sum(-1, keepdim=True))
+        return x + self.share.to(x.dtype) * gate * before
+
+
 class Block(nn.Module):
     """One layer: attention, then MLP, each added to the residual stream that it read through a norm."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig, has_values: bool = False) -> None:
         super().__init__()
         self.eps = config.norm_eps
-        self.attention, self.mlp = Attention(config), MLP(config)
+        self.attention, self.mlp = Attention(config, has_values), MLP(config)
 
     def forward(
-        self, x: Float[Tensor, "B T C"], cosine: Tensor, sine: Tensor, cache: LayerCache | None = None
+        self,
+        x: Float[Tensor, "B T C"],
+        ids: Int[Tensor, "B T"],
+        cosine: Tensor,
+        sine: Tensor,
+        cache: LayerCache | None = None,
     ) -> Float[Tensor, "B T C"]:
-        x = x + self.attention(rms_norm(x, self.eps), cosine, sine, cache)
+        x = x + self.attention(rms_norm(x, self.eps), ids, cosine, sine, cache)
         after: Tensor = x + self.mlp(rms_norm(x, self.eps))
         return after
 
@@ -138,7 +180,9 @@ class GPT(nn.Module):
         super().__init__()
         self.config, self.dtype = config, dtype
         self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.smear = Smear() if config.smear else None
+        ends = (0, config.n_layer - 1) if config.value_embeddings else ()
+        self.blocks = nn.ModuleList(Block(config, has_values=layer in ends) for layer in range(config.n_layer))
         self.head = Head(config.n_embd, config.vocab_size, config.softcap)
         if dtype == torch.float64:  # for proofs: then the weights must not round either
             self.double()
@@ -150,13 +194,31 @@ class GPT(nn.Module):
         angles = rotary_angles(positions, self.config.head_size, self.config.rope_base)[:, None]
         cosine, sine = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
         # Embeddings keep the size they were trained to; the norm puts every token on the same sphere.
-        x = rms_norm(self.embedding(ids).to(self.dtype), self.config.norm_eps)
+        x = self.embed(ids)
+        if self.smear is not None:
+            x = self.smear(x, self.embed_previous(ids, x, cache, positions))
         layers = [None] * len(self.blocks) if cache is None else cache.layers(positions)
         for block, layer in zip(self.blocks, layers, strict=True):
-            x = block(x, cosine, sine, layer)
+            x = block(x, ids, cosine, sine, layer)
         if cache is not None:
             cache.lengths = cache.lengths + tokens
         return rms_norm(x, self.config.norm_eps)
+
+    def embed(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+        """Each token's own features, of length 1."""
+        return rms_norm(self.embedding(ids).to(self.dtype), self.config.norm_eps)
+
+    def embed_previous(
+        self,
+        ids: Int[Tensor, "B T"],
+        x: Float[Tensor, "B T C"],
+        cache: KVCache | None,
+        positions: Int[Tensor, "rows T"],
+    ) -> Float[Tensor, "B T C"]:
+        """The features of the token before each; nothing before the first."""
+        if cache is None:
+            return F.pad(x[:, :-1], (0, 0, 1, 0))
+        return self.embed(cache.previous(ids, positions)) * (positions > 0)[..., None]
 
     def logits(self, features: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows V"]:
         """Scores of the next token, float32, each within +-softcap."""
@@ -181,9 +243,13 @@ class GPT(nn.Module):
         """
         for name, weight in self.named_parameters():
             draws = torch.Generator().manual_seed(key(seed, "init", name))
-            spread = weight.shape[-1] ** -0.5
-            if name == "embedding.weight":
+            spread = weight.shape[-1] ** -0.5 if weight.ndim else 1.0
+            if name.startswith("smear."):
+                fresh = torch.zeros(weight.shape)
+            elif name == "embedding.weight":
                 fresh = torch.randn(weight.shape, generator=draws) * 0.8
+            elif name.endswith("attention.values.weight"):
+                fresh = torch.randn(weight.shape, generator=draws) * 0.02
             elif name == "head.weight":
                 fresh = torch.randn(weight.shape, generator=draws) * 0.001
             elif name.endswith(("attention.output.weight", "mlp.down.weight")):

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nanochat.attention import rounded
+
 IGNORE = -1  # a target that teaches nothing: padding, prompts, tool output
 CHUNK = 512  # tokens at once: 512 x 4,096 logits are 8 MB, which a processor's cache holds
 
@@ -38,11 +40,20 @@ def weighted_nll(features: Float[Tensor, "B T C"], head: HeadLike, batch: Target
     """Sum over tokens of weight x -ln p(target), in float32; gradients flow to `features` and `head.weight`."""
     targets, weights, rows = batch.targets.flatten(), batch.weights.flatten(), features.flatten(0, 1)
     # Ignored targets are left out before the head, not multiplied by zero after it: in a chat batch they are most.
-    kept = (targets != IGNORE).nonzero().squeeze(1)
+    kept, counts = chosen(targets)
     loss: Tensor = ChunkedNLL.apply(  # type: ignore[no-untyped-call]
-        rows[kept], head.weight, targets[kept], weights[kept], head.softcap
+        rows[kept], head.weight, targets[kept], weights[kept] * counts, head.softcap
     )
     return loss
+
+
+def chosen(targets: Int[Tensor, " N"]) -> tuple[Int[Tensor, " M"], Float[Tensor, " M"]]:
+    """(places of the targets that are not IGNORE, 1 for each): then the first again, with 0, up to a round number."""
+    kept = (targets != IGNORE).nonzero().squeeze(1)
+    missing = rounded(len(kept)) - len(kept)
+    counts = torch.ones(len(kept) + missing, device=targets.device)
+    counts[len(kept) :] = 0
+    return torch.cat((kept, kept[:1].expand(missing))) if len(kept) else kept, counts[: len(kept) and len(counts)]
 
 
 def weighted_nll_plainly(features: Float[Tensor, "B T C"], head: HeadLike, batch: Targets) -> Float[Tensor, ""]:
@@ -55,6 +66,10 @@ class ChunkedNLL(torch.autograd.Function):
     """Sum of weight x nll over N tokens. The gradient of a logit z, capped to c tanh(z / c), is
 
     weight x (softmax - one_hot(target)) x (1 - tanh(z / c)^2)
+
+    With s = sigmoid(2 z / c), tanh(z / c) = 2 s - 1: a softmax does not see the shift, and the slope is 4 s (1 - s).
+    On a CPU a sigmoid takes an eighth of the time of a tanh. The cap bounds logits to +-c, so that no probability
+    can be rounded to zero before its logarithm is taken.
     """
 
     @staticmethod
@@ -72,16 +87,13 @@ class ChunkedNLL(torch.autograd.Function):
         needed = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         feature_grads, matrix_grad = [], torch.zeros_like(weight) if needed else None
         for part, target, scale in zip(features.split(CHUNK), targets.split(CHUNK), weights.split(CHUNK), strict=True):
-            tanh = torch.tanh((part @ matrix.T).to(exact) / softcap)
-            logits = softcap * tanh
-            normaliser = logits.logsumexp(dim=-1)
-            chosen = logits.gather(1, target[:, None]).squeeze(1)
-            total += ((normaliser - chosen) * scale).sum()
+            scale = scale.to(exact)[:, None]
+            sigmoid = (part @ matrix.T).to(exact).mul_(2 / softcap).sigmoid_()
+            p = torch.softmax(2 * softcap * sigmoid, dim=-1)
+            total -= (p.gather(1, target[:, None]).log() * scale).sum()
             if matrix_grad is not None:
-                slope = torch.exp(logits - normaliser[:, None])
-                slope.scatter_add_(1, target[:, None], -torch.ones_like(slope[:, :1]))
-                slope *= (1 - tanh.square()) * scale[:, None].to(exact)
-                slope = slope.to(features.dtype)
+                p.scatter_add_(1, target[:, None], -torch.ones_like(scale))
+                slope = p.mul_(sigmoid.addcmul_(sigmoid, sigmoid, value=-1)).mul_(4 * scale).to(features.dtype)
                 feature_grads.append(slope @ matrix)
                 matrix_grad += slope.T @ part
         if matrix_grad is not None:

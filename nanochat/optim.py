@@ -61,7 +61,7 @@ class AdamW(torch.optim.Optimizer):
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         mean = state["mean"].lerp_(grad, 1 - beta1)
         square = state["square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        scale = (square.sqrt() / math.sqrt(1 - beta2**step)).add_(group["eps"])
+        scale = square.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])
         weight.addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1**step))
 
 
@@ -131,12 +131,13 @@ def orthogonalise(
     x: Tensor = matrices.to(dtype)
     tall = x.shape[-2] > x.shape[-1]
     if tall:  # the smaller of X X^T and X^T X is cheaper
-        x = x.mT
+        x = x.mT.contiguous()
     # The Frobenius norm bounds the largest singular value; 2 % of slack keeps bfloat16 rounding below 1 as well.
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)
     for a, b, c in coefficients:
         gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        polynomial = torch.add(b * gram, gram @ gram, alpha=c)
+        x = torch.add(polynomial @ x, x, alpha=a)
     if tall:
         x = x.mT
     return x.to(matrices.dtype)
@@ -182,14 +183,19 @@ def build_optimizer(
 ) -> Together:
     """Muon for the matrices inside the blocks, AdamW for the embedding table and the head.
 
-    An embedding's gradient touches only the rows of tokens that were seen, and a head's rows are one word each: neither
+    Tables of values are embeddings too; what is left, the few numbers of the extras, goes to AdamW as well. An
+    embedding's gradient touches only the rows of tokens that were seen, and a head's rows are one word each: neither
     is a map between two spaces of features, which is what orthogonalising assumes. Betas and eps: nanochat's public
     logs for small models (mid-2026).
     """
     named = dict(model.named_parameters())
     tables = {"embedding.weight": embedding_lr, "head.weight": head_lr}
-    matrices = [weight for name, weight in named.items() if name not in tables]
+    values = [weight for name, weight in named.items() if name.endswith("attention.values.weight")]
+    few = [weight for weight in named.values() if weight.ndim < 2]
+    apart = {named[name] for name in tables} | set(values) | set(few)
+    matrices = [weight for weight in named.values() if weight not in apart]
     groups = [{"params": [named[name]], "lr": lr} for name, lr in tables.items()]
+    groups += [{"params": some, "lr": lr} for some, lr in ((values, embedding_lr / 2), (few, embedding_lr / 8)) if some]
     return Together(
         AdamW(groups, betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0),
         Muon(matrices, lr=matrix_lr, momentum=momentum, weight_decay=matrix_decay, dtype=dtype),

@@ -1,9 +1,9 @@
 """The one dial: from a depth to everything that a pretraining run needs to know, before anything runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nanochat.errors import UsageError
-from nanochat.gpt import GPTConfig
+from nanochat.gpt import GPTConfig, Smear
 
 # The rates below were found at this many tokens a step, at depths 2 and 4 (LOG.md, 2026-11-22); others follow by the
 # square root (arXiv:2405.14578).
@@ -56,6 +56,8 @@ def plan(
     rows: int = 0,
     steps: int = 0,
     tokens_per_parameter: float = 10.0,
+    smear: bool = False,
+    value_embeddings: bool = False,
     world: int = 1,
 ) -> Plan:
     """What the depth dial decides; a value given beside it wins, 0 leaves it to the dial.
@@ -66,9 +68,9 @@ def plan(
     """
     if depth < 1 or world < 1:
         raise UsageError("a depth and a world size of at least 1", f"{depth} and {world}")
-    model = shape(depth, vocab_size, context, kv_heads)
+    model = replace(shape(depth, vocab_size, context, kv_heads), smear=smear, value_embeddings=value_embeddings)
     parameters = count_parameters(model)
-    multiplied = sum(parameters.values()) - parameters["embedding"]
+    multiplied = num_multiplied(model)
     target = tokens_per_parameter * multiplied
     batch = tokens_per_step or default_batch(target)
     rows = rows or max(1, min(batch // world, MICRO_BATCH) // context)
@@ -121,12 +123,23 @@ def count_parameters(model: GPTConfig) -> dict[str, int]:
     {'embedding': 40, 'attention': 48, 'mlp': 128, 'head': 40}
     """
     width, kv_width = model.n_embd, model.n_kv_head * model.head_size
+    extras = {
+        "values": min(2, model.n_layer) * model.vocab_size * kv_width * model.value_embeddings,
+        "smear": (Smear.GATE + 1) * model.smear,
+    }
     return {
         "embedding": model.vocab_size * width,
         "attention": model.n_layer * (2 * width * width + 2 * width * kv_width),
         "mlp": model.n_layer * 8 * width * width,
         "head": model.vocab_size * width,
+        **{name: number for name, number in extras.items() if number},
     }
+
+
+def num_multiplied(model: GPTConfig) -> int:
+    """Parameters that stand in matrix products, each once a token; tables are only looked up."""
+    parameters = count_parameters(model)
+    return parameters["attention"] + parameters["mlp"] + parameters["head"]
 
 
 def flops_per_token(model: GPTConfig) -> float:
@@ -135,9 +148,7 @@ def flops_per_token(model: GPTConfig) -> float:
     2 forward and 4 backward a parameter (arXiv:2001.08361, section 2.1). Attention counts the whole T x T square, as
     PaLM's utilisation does (arXiv:2204.02311, appendix B), though a causal kernel may skip half.
     """
-    parameters = count_parameters(model)
-    multiplied = sum(parameters.values()) - parameters["embedding"]
-    return 6.0 * multiplied + 12.0 * model.n_layer * model.n_embd * model.context
+    return 6.0 * num_multiplied(model) + 12.0 * model.n_layer * model.n_embd * model.context
 
 
 def default_batch(tokens: float) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from nanochat.attention import rounded
 from nanochat.engine import Completion, Engine, Sampling
 from nanochat.keyed import key
 from nanochat.loss import IGNORE
@@ -80,7 +81,7 @@ def to_batches(rollouts: Sequence[Rollout], rows: int, runtime: Runtime, cursor:
     """
     for at in range(0, len(rollouts), rows):
         part = rollouts[at : at + rows]
-        longest = max(len(r.prompt) + len(r.completion.ids) for r in part) - 1
+        longest = rounded(max(len(r.prompt) + len(r.completion.ids) for r in part) - 1)
         inputs = torch.zeros(len(part), longest, dtype=torch.long)
         targets = torch.full((len(part), longest), IGNORE, dtype=torch.long)
         weights = torch.zeros(len(part), longest)

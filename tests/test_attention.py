@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nanochat.attention import attend, attend_plainly, rotary_angles, rotate
+from nanochat.attention import BLOCK, KVCache, attend, attend_plainly, rotary_angles, rotate
 
 
 def heads(count: int, seed: int, dtype: torch.dtype = torch.float64, tokens: int = 23) -> torch.Tensor:
@@ -23,6 +23,44 @@ def test_the_seam_is_plain_attention(kv_heads, dtype, tolerance):
     got.backward(pull.to(dtype))
     for exact, rough in zip((q, k, v), fast, strict=True):
         assert (exact.grad - rough.grad).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("tokens", [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 45])
+@pytest.mark.parametrize("kv_heads", [1, 3])
+def test_blocks_meet_without_a_seam(tokens, kv_heads):
+    q, k, v = heads(3, 0, tokens=tokens), heads(kv_heads, 1, tokens=tokens), heads(kv_heads, 2, tokens=tokens)
+    fast = [x.detach().clone().requires_grad_() for x in (q, k, v)]
+    wanted, got = attend_plainly(q, k, v), attend(*fast)
+    assert (wanted - got).abs().max() < 1e-10
+    pull = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    wanted.backward(pull)
+    got.backward(pull)
+    for exact, other in zip((q, k, v), fast, strict=True):
+        assert (exact.grad - other.grad).abs().max() < 1e-10
+
+
+def test_no_gradient_comes_from_the_past_to_the_future():
+    q, k, v = (heads(2, seed, tokens=2 * BLOCK) for seed in range(3))
+    attend(q, k, v)[:, :, : BLOCK + 7].sum().backward()
+    for x in (q, k, v):
+        assert not x.grad[:, :, BLOCK + 7 :].any()
+        assert x.grad[:, :, : BLOCK + 7].any()
+
+
+def test_a_cache_knows_the_token_before_each():
+    """Rows of different lengths, read in pieces; and what padding left behind is written over."""
+    cache = KVCache(1, 2, 1, 8, 2, torch.device("cpu"), torch.float32)
+    rows = torch.tensor([[11, 12, 13, 14, 15, 16], [21, 22, 23, 24, 25, 26]])
+    assert cache.previous(torch.tensor([[11, 12, 0], [21, 0, 0]]), cache.positions(3))[:, 1:].tolist() == [
+        [11, 12],
+        [21, 0],
+    ]
+    cache.lengths = torch.tensor([2, 1])
+    assert cache.previous(torch.tensor([[13], [22]]), cache.positions(1)).tolist() == [[12], [21]]
+    cache.lengths = cache.lengths + 1
+    cache = cache.select(torch.tensor([1, 0, 1]))
+    following = torch.stack([rows[1, 2:5], rows[0, 3:6], rows[1, 2:5]])
+    assert cache.previous(following, cache.positions(3)).tolist() == [[22, 23, 24], [13, 14, 15], [22, 23, 24]]
 
 
 def test_a_window_is_the_mask_that_it_says():

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nanochat.answer import TextFlow, whole_characters
-from nanochat.attention import KVCache
-from nanochat.engine import Completion, Engine, Piece, Sampling
+from nanochat.attention import KVCache, rounded
+from nanochat.engine import Completion, Engine, Piece, Sampling, grown
 from nanochat.errors import ToolError, UsageError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.loss import log_probabilities
@@ -28,13 +28,20 @@ def runtime(dtype: torch.dtype = torch.float32) -> Runtime:
     return Runtime(torch.device("cpu"), dtype)
 
 
-def random_model(kv_heads: int = 4, dtype: torch.dtype = torch.float64, context: int = 160) -> GPT:
+def random_model(
+    kv_heads: int = 4, dtype: torch.dtype = torch.float64, context: int = 160, has_extras: bool = False
+) -> GPT:
     """A GPT with every matrix drawn N(0, 0.2)."""
-    shape = GPTConfig(vocab_size=267, n_layer=2, n_head=4, n_kv_head=kv_heads, n_embd=32, context=context)
+    shape = GPTConfig(
+        vocab_size=267, n_layer=2, n_head=4, n_kv_head=kv_heads, n_embd=32, context=context,
+        smear=has_extras, value_embeddings=has_extras,
+    )  # fmt: skip
     model, draws = GPT(shape, dtype), torch.Generator().manual_seed(3)
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(torch.randn(weight.shape, generator=draws) * 0.2)
+        if model.smear is not None:
+            model.smear.share.fill_(0.7)  # one number, which may be drawn near zero
     return model
 
 
@@ -66,9 +73,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=[4, 2, 1], ids=["MHA", "GQA", "MQA"])
+@pytest.fixture(params=[(4, False), (2, False), (1, False), (2, True)], ids=["MHA", "GQA", "MQA", "extras"])
 def model(request: pytest.FixtureRequest) -> GPT:
-    return random_model(request.param)
+    kv_heads, has_extras = request.param
+    return random_model(kv_heads, has_extras=has_extras)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -77,9 +85,12 @@ def model(request: pytest.FixtureRequest) -> GPT:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
+@pytest.mark.parametrize("has_extras", [False, True], ids=["plain", "extras"])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-def test_cached_logits_are_uncached_logits(kv_heads: int, dtype: torch.dtype, tolerance: float) -> None:
-    model = random_model(kv_heads, dtype)
+def test_cached_logits_are_uncached_logits(
+    kv_heads: int, has_extras: bool, dtype: torch.dtype, tolerance: float
+) -> None:
+    model = random_model(kv_heads, dtype, has_extras=has_extras)
     ids = torch.randint(0, 256, (3, 30), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = model(ids)
@@ -136,6 +147,36 @@ def test_streaming_gives_the_answer_that_generate_gives() -> None:
     assert [piece.finish for piece in pieces] == [None] * (len(pieces) - 1) + [whole.finish]
 
 
+def test_a_cache_goes_on_where_it_was_after_it_is_copied_and_grown(model: GPT) -> None:
+    """Prompts of three lengths; one is dropped and one is doubled; then there is room for more."""
+    ids = torch.randint(0, 256, (3, 40), generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([5, 12, 9])
+    with torch.no_grad():
+        cache = model.empty_cache(3, 12)
+        model.features(torch.where(torch.arange(12) < lengths[:, None], ids[:, :12], 0), cache)
+        cache.lengths = lengths
+        kept = torch.tensor([2, 0, 2])
+        cache = grown(model, cache.select(kept), 40)
+        assert (cache.capacity, cache.lengths.tolist()) == (40, [9, 5, 9])
+        for tokens in (1, 6):
+            at = cache.lengths.tolist()
+            following = torch.stack([ids[row, a : a + tokens] for row, a in zip(kept, at, strict=True)])
+            found = model.logits(model.features(following, cache))
+            for row, a, scores in zip(kept.tolist(), at, found, strict=True):
+                whole = full_logits(model, ids[row, : a + tokens].tolist())
+                torch.testing.assert_close(scores, whole[a:], atol=1e-10, rtol=0)
+
+
+def test_samples_of_one_prompt_with_extras_are_those_of_each_alone() -> None:
+    """The prompt's cache is copied to all samples, and rows that ended are dropped from it."""
+    engine = Engine(random_model(has_extras=True), TOKENIZER, runtime())
+    sampling = Sampling(max_tokens=80, seed=4)
+    together = engine.generate([PROMPTS[1]] * 8, sampling)
+    alone = [engine.generate([PROMPTS[1]], sampling, rows=[row])[0] for row in range(8)]
+    assert [answer.ids for answer in together] == [answer.ids for answer in alone]
+    assert len({len(answer.ids) for answer in together}) > 2
+
+
 def test_samples_of_one_prompt_read_it_once() -> None:
     model = random_model()
     read: list[tuple[int, ...]] = []
@@ -147,7 +188,7 @@ def test_samples_of_one_prompt_read_it_once() -> None:
 
     model.features = spied  # type: ignore[method-assign]
     Engine(quiet(model), TOKENIZER, runtime()).generate([PROMPTS[1]] * 16 + [PROMPTS[0]] * 16, Sampling(max_tokens=3))
-    assert read == [(2, len(PROMPTS[1])), (32, 1), (32, 1)]
+    assert read == [(2, rounded(len(PROMPTS[1]))), (32, 1), (32, 1)]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

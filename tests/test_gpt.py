@@ -1,5 +1,6 @@
 """The model against `transformers`' NanoChatForCausalLM, and against its own cache."""
 
+import dataclasses
 import math
 
 import pytest
@@ -18,6 +19,19 @@ SHAPES = [
         GPTConfig(vocab_size=300, n_layer=1, n_head=1, n_kv_head=1, n_embd=32, context=40, rope_base=1e4), id="one"
     ),
 ]
+# What transformers cannot express; the last is narrower than the gate.
+SMEAR = GPTConfig(vocab_size=320, n_layer=3, n_head=4, n_kv_head=2, n_embd=64, context=64, smear=True)
+VALUES = dataclasses.replace(SMEAR, smear=False, value_embeddings=True)
+NARROW = GPTConfig(vocab_size=9, n_layer=1, n_head=2, n_kv_head=1, n_embd=8, smear=True, value_embeddings=True)
+EXTRAS = [
+    pytest.param(SMEAR, id="smear"),
+    pytest.param(VALUES, id="values"),
+    pytest.param(dataclasses.replace(SMEAR, value_embeddings=True), id="both"),
+    pytest.param(NARROW, id="narrow"),
+]
+
+
+FIELDS = ("smear", "value_embeddings")
 
 
 def drawn(config: GPTConfig, dtype: torch.dtype = torch.float32) -> GPT:
@@ -75,7 +89,7 @@ def test_logits_are_those_of_transformers(config):
     assert largest_difference(model, reference(model)) < 1e-4
 
 
-def norm_before_rope(self, x, cosine, sine, cache=None):
+def norm_before_rope(self, x, ids, cosine, sine, cache=None):
     b, t, c = x.shape
     q, k, v = (m(x).view(b, t, -1, self.config.head_size).transpose(1, 2) for m in (self.query, self.key, self.value))
     q, k = (gpt.rotate(gpt.rms_norm(x, self.config.norm_eps), cosine, sine) for x in (q, k))
@@ -101,7 +115,7 @@ def features_without_first_norm(self, ids, cache=None):
     ]
     x = self.embedding(ids)
     for block in self.blocks:
-        x = block(x, angles.cos(), angles.sin())
+        x = block(x, ids, angles.cos(), angles.sin())
     return rms_norm(x, self.config.norm_eps)
 
 
@@ -122,16 +136,12 @@ def test_a_wrong_model_fails_the_comparison(name, monkeypatch):
     assert largest_difference(model, other) > 1e-3
 
 
-def queries_in_bf16(model: nn.Module, ids: torch.Tensor, monkeypatch) -> torch.Tensor:
-    """The queries that the first layer attends with, caught on their way into torch's attention."""
+def first_call(model: nn.Module, ids: torch.Tensor, monkeypatch, owner=gpt, name="attend") -> list[torch.Tensor]:
+    """What the model first calls `owner.name` with, which is where it hands its queries, keys and values over."""
     caught = []
-    whole = torch.nn.functional.scaled_dot_product_attention
+    whole = getattr(owner, name)
     with monkeypatch.context() as m, torch.no_grad():
-        m.setattr(
-            torch.nn.functional,
-            "scaled_dot_product_attention",
-            lambda q, *a, **k: caught.append(q) or whole(q, *a, **k),
-        )
+        m.setattr(owner, name, lambda *a, **k: caught.append(a) or whole(*a, **k))
         model(ids)
     return caught[0]
 
@@ -144,15 +154,15 @@ def test_norm_comes_after_rope(monkeypatch):
     for weight in other.parameters():  # and not its buffers: the angles stay float32, as in a checkpoint that is loaded
         weight.data = weight.data.bfloat16()
     ids = some_ids(model.config)
-    wanted = queries_in_bf16(other, ids, monkeypatch)
-    right = queries_in_bf16(model, ids, monkeypatch)
+    wanted = first_call(other, ids, monkeypatch, nn.functional, "scaled_dot_product_attention")[0]
+    right = first_call(model, ids, monkeypatch)[0]
     monkeypatch.setattr(gpt.Attention, "forward", norm_before_rope)
-    swapped = queries_in_bf16(model, ids, monkeypatch)
+    swapped = first_call(model, ids, monkeypatch)[0]
     assert (right == wanted).float().mean() > 0.999
     assert (swapped == wanted).float().mean() < 0.9
 
 
-@pytest.mark.parametrize("config", SHAPES)
+@pytest.mark.parametrize("config", [*SHAPES, *EXTRAS])
 def test_cached_logits_are_those_without_a_cache(config):
     model = drawn(config)
     ids = some_ids(config)
@@ -166,7 +176,7 @@ def test_cached_logits_are_those_without_a_cache(config):
     assert (torch.cat(pieces, dim=1) - whole).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("config", SHAPES)
+@pytest.mark.parametrize("config", [*SHAPES, *EXTRAS])
 def test_rows_of_different_lengths_share_a_cache(config):
     model = drawn(config)
     ids, lengths = some_ids(config), torch.tensor([5, 17])
@@ -184,6 +194,7 @@ def test_rows_of_different_lengths_share_a_cache(config):
         chosen = cache.select(torch.tensor([1, 1, 0]))
     assert chosen.lengths.tolist() == [21, 21, 9]
     assert torch.equal(chosen.keys[:, 2], cache.keys[:, 0])
+    assert torch.equal(chosen.ids[2], cache.ids[0])
 
 
 def test_a_full_cache_says_so():
@@ -193,15 +204,79 @@ def test_a_full_cache_says_so():
         model.features(torch.zeros(1, 5, dtype=torch.long), cache)
 
 
-def test_the_future_cannot_be_seen():
-    model = drawn(SHAPES[0].values[0])
+@pytest.mark.parametrize("config", [SHAPES[0], *EXTRAS])
+def test_the_future_cannot_be_seen(config):
+    model = drawn(config)
     ids = some_ids(model.config)
     changed = ids.clone()
     changed[:, 30:] = (changed[:, 30:] + 1) % model.config.vocab_size
     with torch.no_grad():
         before, after = model(ids), model(changed)
     assert torch.equal(before[:, :30], after[:, :30])
-    assert not torch.equal(before[:, 30:], after[:, 30:])
+    assert (before[:, 30:] != after[:, 30:]).any(dim=-1).all()
+
+
+def test_without_extras_the_model_is_the_portable_one():
+    """The same parameters under the same names, drawn alike whatever else is there; and the extras start at nothing."""
+    plain, rich = GPT(SHAPES[0].values[0]), GPT(dataclasses.replace(SHAPES[0].values[0], **dict.fromkeys(FIELDS, True)))
+    assert (plain.config.extras, rich.config.extras) == ((), FIELDS)
+    matrices = ("attention.query", "attention.key", "attention.value", "attention.output", "mlp.up", "mlp.down")
+    names = ["embedding", *(f"blocks.{layer}.{matrix}" for layer in range(3) for matrix in matrices), "head"]
+    assert list(plain.state_dict()) == [f"{name}.weight" for name in names]
+    tables = {"blocks.0.attention.values.weight", "blocks.2.attention.values.weight"}
+    assert set(rich.state_dict()) - set(plain.state_dict()) == {"smear.gate", "smear.share"} | tables
+    plain.init_weights(3)
+    rich.init_weights(3)
+    assert all(torch.equal(rich.state_dict()[name], weight) for name, weight in plain.state_dict().items())
+    ids = some_ids(plain.config)
+    assert torch.equal(plain(ids), rich(ids))
+    assert {name for name, weight in rich.named_parameters() if "smear" in name and weight.any()} == set()
+    assert all(0.019 < rich.state_dict()[name].std() < 0.021 for name in tables)
+
+
+@pytest.mark.parametrize("config", EXTRAS)
+def test_extras_of_zeros_change_nothing_and_others_do(config):
+    rich, plain = drawn(config), GPT(dataclasses.replace(config, **dict.fromkeys(FIELDS, False)))
+    plain.load_state_dict({name: rich.state_dict()[name] for name in plain.state_dict()})
+    ids = some_ids(config)
+    with torch.no_grad():
+        assert (rich(ids) - plain(ids)).abs().max() > 0.1
+        for name, weight in rich.named_parameters():
+            if name not in plain.state_dict() and name != "smear.gate":
+                weight.zero_()
+        assert torch.equal(rich(ids), plain(ids))
+
+
+@pytest.mark.parametrize("config", [SMEAR, NARROW], ids=["wide", "narrow"])
+def test_smear_is_its_formula(config):
+    """x_t + lambda sigmoid(w x_t[:24]) x_(t-1), in a plain loop; x_(-1) is zero."""
+    model = drawn(config)
+    ids = some_ids(config, rows=1)
+    seen = []
+    model.blocks[0].register_forward_pre_hook(lambda block, arguments: seen.append(arguments[0]))
+    with torch.no_grad():
+        model(ids)
+        x = rms_norm(model.embedding(ids), config.norm_eps)[0]
+        width = min(24, config.n_embd)
+        gate, share = model.smear.gate, model.smear.share
+        for t, got in enumerate(seen[0][0, :10]):
+            opened = 1 / (1 + math.exp(-float(x[t, :width] @ gate[:width])))
+            wanted = x[t] + (float(share) * opened * x[t - 1] if t else 0)
+            assert (got - wanted).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("layers", "with_tables"), [(1, [0]), (2, [0, 1]), (4, [0, 3])])
+def test_the_first_and_the_last_layer_add_their_table_to_the_values(layers, with_tables, monkeypatch):
+    model = drawn(dataclasses.replace(VALUES, n_layer=layers))
+    tables = [block.attention.values for block in model.blocks]
+    assert [layer for layer, table in enumerate(tables) if table is not None] == with_tables
+    ids = some_ids(VALUES)
+    _, _, values = first_call(model, ids, monkeypatch)
+    wanted = tables[0](ids).view(2, 64, 2, 16).transpose(1, 2)
+    with torch.no_grad():
+        tables[0].weight.zero_()
+        *_, bare = first_call(model, ids, monkeypatch)
+        assert (values - bare - wanted).abs().max() < 1e-5
 
 
 def test_a_fresh_model_predicts_every_token_alike_and_is_the_same_for_a_seed():

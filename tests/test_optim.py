@@ -113,6 +113,38 @@ def test_every_weight_has_one_optimizer_and_matrices_of_blocks_have_muon():
     assert [group["peak_lr"] for group in both.param_groups] == [0.2, 0.004, 0.02]
 
 
+def test_extras_have_groups_of_their_own():
+    """Tables of values go slower than the embedding, the few numbers slower still, and none of them to Muon."""
+    shape = GPTConfig(vocab_size=64, n_layer=3, n_head=2, n_kv_head=1, n_embd=32, smear=True, value_embeddings=True)
+    model = GPT(shape)
+    both = build_optimizer(model, matrix_lr=0.02, embedding_lr=0.2, head_lr=0.004)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    groups = [[names.pop(id(weight)) for weight in group["params"]] for group in both.param_groups]
+    assert not names
+    assert groups[:2] == [["embedding.weight"], ["head.weight"]]
+    assert groups[2] == ["blocks.0.attention.values.weight", "blocks.2.attention.values.weight"]
+    assert sorted(groups[3]) == ["smear.gate", "smear.share"]
+    assert [group["peak_lr"] for group in both.param_groups] == pytest.approx([0.2, 0.004, 0.1, 0.025, 0.02])
+    assert {id(w) for group in both.optimizers[1].param_groups for w in group["params"]} == {
+        id(w) for name, w in model.named_parameters() if name.startswith("blocks.") and "values" not in name
+    }
+
+
+def test_every_weight_moves_with_extras():
+    model = GPT(
+        GPTConfig(vocab_size=16, n_layer=2, n_head=2, n_kv_head=1, n_embd=32, smear=True, value_embeddings=True)
+    )
+    model.init_weights(0)
+    both = build_optimizer(model, matrix_lr=0.02, embedding_lr=0.2, head_lr=0.004)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    ids = torch.arange(64).view(4, 16) % 16
+    for _ in range(3):  # the head is near zero, outputs are zero, and a gate has no gradient while its share is none
+        both.zero_grad()
+        torch.nn.functional.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+        both.step()
+    assert {name for name, weight in model.named_parameters() if torch.equal(weight, before[name])} == set()
+
+
 @given(st.integers(1, 300), st.integers(0, 40), st.integers(0, 300))
 def test_the_schedule_rises_stays_and_falls_without_reaching_zero_early(steps, warmup, warmdown):
     warmup, warmdown = min(warmup, steps), min(warmdown, steps)

@@ -9,11 +9,15 @@ from nanochat.plan import count_parameters, flops_per_token, memory_bytes, plan
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("kv_heads", [0, 1])
-def test_parameters_are_those_of_the_model(depth, kv_heads):
-    chosen = plan(depth, vocab_size=500, context=64, kv_heads=kv_heads)
+@pytest.mark.parametrize("extras", [{}, {"smear": True}, {"value_embeddings": True}])
+def test_parameters_are_those_of_the_model(depth, kv_heads, extras):
+    chosen = plan(depth, vocab_size=500, context=64, kv_heads=kv_heads, **extras)
     model = GPT(chosen.model)
     assert sum(chosen.parameters.values()) == sum(weight.numel() for weight in model.parameters())
     assert chosen.parameters["mlp"] == sum(w.numel() for n, w in model.named_parameters() if ".mlp." in n)
+    for part, name in (("values", ".values."), ("smear", "smear.")):
+        assert chosen.parameters.get(part, 0) == sum(w.numel() for n, w in model.named_parameters() if name in n)
+    assert chosen.model.extras == tuple(extras)
     assert chosen.model.n_embd == 64 * depth
     assert chosen.model.head_size == (64 if depth < 8 else 128)
     assert chosen.model.n_kv_head == (1 if kv_heads else chosen.model.n_head)
@@ -58,6 +62,14 @@ def test_the_dial_grows_with_depth_down_to_2():
         assert values[0] > 0
     assert all(p.warmup + p.warmdown <= p.steps for p in plans)
     assert all(p.matrix_lr > 0 for p in plans)
+
+
+def test_extras_change_neither_the_budget_nor_the_rates():
+    """They are looked up and not multiplied, so that runs with and without them are comparable step for step."""
+    plain, rich = plan(3, kv_heads=0), plan(3, kv_heads=0, smear=True, value_embeddings=True)
+    for what in ("tokens", "steps", "tokens_per_step", "flops_per_token", "matrix_lr", "embedding_lr"):
+        assert getattr(plain, what) == getattr(rich, what)
+    assert rich.memory_gb > plain.memory_gb
 
 
 def test_memory_grows_with_rows():

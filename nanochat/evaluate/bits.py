@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nanochat.attention import rounded
 from nanochat.errors import DataError
 from nanochat.evaluate.figures import Figure, ratio
 from nanochat.gpt import GPT
@@ -138,7 +139,7 @@ def document_nats(
 
 def padded(rows: Sequence[Window], held: Held, runtime: Runtime) -> tuple[Tensor, Tensor]:
     """Inputs and targets of some windows, (rows, longest): padded on the right, where nothing causal can see it."""
-    longest = max(window.stop - window.start for window in rows)
+    longest = rounded(max(window.stop - window.start for window in rows))
     inputs, targets = np.zeros((len(rows), longest), np.int64), np.full((len(rows), longest), IGNORE, np.int64)
     for row, window in enumerate(rows):
         ids, size = held.ids[window.document], window.stop - window.start

@@ -41,6 +41,12 @@ class PlanConfig:
     """0: by the dial"""
     steps: int = 0
     """0: by the dial"""
+    rows: int = 0
+    """rows of a micro-batch; 0: by the dial"""
+    smear: bool = False
+    """extra: each token's features take in some of the token before it"""
+    value_embeddings: bool = False
+    """extra: two layers add to a token's values what they know of the token"""
     world: int = 1
     """processes"""
     machine: Literal["this", "a100", "h100", "h200", "b200"] = "this"
@@ -55,7 +61,7 @@ class PlanConfig:
 
 def main(argv: Sequence[str]) -> int:
     """The verb `plan`."""
-    known = {"depth", "context", "tokens_per_step", "steps"}
+    known = {"depth", "context", "tokens_per_step", "steps", "rows", "smear", "value_embeddings"}
     pretraining = presets_of("pretrain", argv)
     presets = {
         name: {k: v for k, v in fields.items() if k in known} | {"vocab_size": PRESETS[name]["tokenizer"]["vocab_size"]}
@@ -65,6 +71,7 @@ def main(argv: Sequence[str]) -> int:
     chosen = plan(
         config.depth, vocab_size=config.vocab_size, context=config.context, kv_heads=config.kv_heads,
         tokens_per_step=config.tokens_per_step, steps=config.steps, world=config.world,
+        rows=config.rows, smear=config.smear, value_embeddings=config.value_embeddings,
     )  # fmt: skip
     figures = report(chosen, config)
     if config.json:

@@ -42,6 +42,10 @@ class PretrainConfig:
     """tokens a row, and the longest conversation later on"""
     kv_heads: int = 1
     """heads of keys and values; 0: as many as query heads"""
+    smear: bool = False
+    """extra: each token's features take in some of the token before it"""
+    value_embeddings: bool = False
+    """extra: two layers add to a token's values what they know of the token"""
     tokens_per_step: int = 0
     """0: by the dial"""
     steps: int = 0
@@ -85,6 +89,7 @@ def pretrain(config: PretrainConfig) -> int:
         chosen = plan(
             config.depth, vocab_size=tokenizer.vocab_size, context=config.context, kv_heads=config.kv_heads,
             tokens_per_step=config.tokens_per_step, steps=config.steps, rows=config.rows, world=stage.runtime.world,
+            smear=config.smear, value_embeddings=config.value_embeddings,
         )  # fmt: skip
         model = GPT(chosen.model, stage.runtime.dtype).to(stage.runtime.device)
         model.init_weights(config.seed)
