@@ -1,4 +1,4 @@
-"""Tools that the model may call: a calculator, and `find`, which looks a dish up in the Cookbook.
+"""Tools that the model may call: a calculator, and `find`, which looks things up in the Cookbook and in our notes.
 
 A tool is a function from one line of text to a text. The model writes `calculator 10/4*2` between `<|call_start|>` and
 `<|call_end|>`; the engine runs `run_call` on it and feeds the answer back between `<|output_start|>` and
@@ -12,7 +12,8 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from fractions import Fraction
 from functools import cached_property
@@ -27,6 +28,7 @@ MAX_EXPONENT = 100
 EXACT_DECIMALS = 4  # a result that ends within so many decimals is printed exactly
 ROUNDED_DECIMALS = 2  # any other is rounded to so many, or to three significant digits where that shows more
 NO_RECIPE = "no recipe found"
+NOTHING = "nothing found"
 
 
 class Tool(Protocol):
@@ -58,6 +60,7 @@ SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", 
 VULGAR = {sign: unicodedata.normalize("NFKC", sign).replace("⁄", "/") for sign in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 MIXED = re.compile(r"(?<![\d./)])(\d+)\s+(\d+/\d+)(?![\d.])")
 THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+CONVERSION = re.compile(r"[^\W\d] in ", re.IGNORECASE)
 ALLOWED = re.compile(r"[0-9+\-*/%(). ]+")
 
 
@@ -74,7 +77,12 @@ class Calculator:
 
     name = "calculator"
 
+    def __init__(self, convert: Callable[[str], str] | None = None) -> None:
+        self.convert = convert  # what answers "3 ounces in grams"
+
     def __call__(self, argument: str) -> str:
+        if self.convert is not None and CONVERSION.search(argument):
+            return self.convert(argument[:MAX_EXPRESSION])
         return print_number(self.value(argument))
 
     def value(self, argument: str) -> Fraction:
@@ -181,6 +189,12 @@ MAX_QUERY = 100  # characters of a query that are looked at
 MAX_QUERY_WORDS = 12
 ONLY_QUERY, ONLY_TITLE = 0.6, 0.4
 WITH = "with "  # how a query for ingredients begins
+# "time of pancakes", "step 2 of pancakes", "pancakes for 6", "pancakes times 1/2 in grams"
+ADAPTED = re.compile(
+    r"(?:(?P<part>ingredients|time|servings|difficulty|step \d{1,2}) of )?(?P<dish>.*?)"
+    r"(?: for (?P<people>\d{1,3})| times (?P<times>\d{1,2}(?:/\d{1,2})?))?(?P<grams> in grams)?",
+    re.IGNORECASE | re.ASCII,
+)
 SUGGESTIONS = 3  # titles that "find with ..." names
 CUT = "(shortened)"
 
@@ -194,8 +208,22 @@ STOP = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Wish:
+    """What of a recipe is wanted ("" for all of it), and how: for so many people, or so many times, and by weight."""
+
+    part: str = ""
+    people: int | None = None
+    times: Fraction | None = None
+    grams: bool = False
+
+
 class Find:
     """The text of the entry whose title is nearest to a name: `find tomatoe soup` answers with Tomato Soup.
+
+    `find ingredients of pancakes`, `find step 2 of pancakes`, `find pancakes for 6`, `find pancakes times 1/2` and
+    `find pancakes in grams` answer with what `adapt` makes of the entry. A query that begins with the name of a shelf
+    of `notes`, as `find what is quinoa`, is answered from there.
 
     Titles and query are compared as sets of words, each weighed by how rare it is among the titles; a query word that
     no title has stands for the words most like it. The score is the weight of what they share, divided by itself plus
@@ -206,7 +234,15 @@ class Find:
 
     name = "find"
 
-    def __init__(self, entries: Mapping[str, str], limit: int = 700, threshold: float = 0.55) -> None:
+    def __init__(
+        self,
+        entries: Mapping[str, str],
+        limit: int = 700,
+        threshold: float = 0.55,
+        adapt: Callable[[str, Wish], str] | None = None,
+        notes: Mapping[str, Callable[[str], str]] | None = None,
+    ) -> None:
+        self.adapt, self.notes = adapt, dict(notes or {})
         self.entries = dict(entries)
         self.limit = limit
         self.threshold = threshold
@@ -225,17 +261,31 @@ class Find:
         if not words(argument):
             raise ToolError("name a dish, as in: find pancakes")
         if argument.lower().startswith(WITH):
-            titles = self.holding(argument[len(WITH) :])
-            return cut("\n".join(titles), self.limit) if titles else NO_RECIPE
+            titles = self.holding(argument)
+            return f"You could make {either(titles)}." if titles else NO_RECIPE
+        shelf = self.shelf(argument)
+        if shelf is not None:
+            return self.notes[shelf](argument[len(shelf) :])
+        wish = wish_of(argument)[1]
         title = self.match(argument)
-        return NO_RECIPE if title is None else cut(self.entries[title], self.limit)
+        if title is None:
+            return NO_RECIPE
+        return cut(self.entries[title] if self.adapt is None or wish == Wish() else self.adapt(title, wish), self.limit)
+
+    def shelf(self, query: str) -> str | None:
+        """The shelf of notes that a query names with its first words."""
+        return next((name for name in self.notes if query.lower().startswith(f"{name} ")), None)
 
     def match(self, query: str) -> str | None:
         """The best title for `query`; None where none is near enough, or where the query names ingredients.
 
         Of equals, a title without brackets and then the first entry.
         """
-        if query.lower().startswith(WITH):
+        if query.lower().startswith(WITH) or self.shelf(query) is not None:
+            return None
+        try:
+            query = wish_of(query)[0]
+        except ToolError:
             return None
         if query.casefold() in self.titles:
             return self.titles[query.casefold()]
@@ -275,11 +325,11 @@ class Find:
         return [sum(map(self.weight, sorted(parts))) for _, parts in self.names]
 
     def holding(self, query: str) -> list[str]:
-        """Up to three titles whose entries hold the most of the words of `query`.
+        """Up to three titles whose entries hold the most of the words of `query`, which begins with "with".
 
         Of equals, those that name the most of them in the title, then the shortest.
         """
-        asked = set(words(query)[:MAX_QUERY_WORDS])
+        asked = set(words(query[len(WITH) :])[:MAX_QUERY_WORDS])
         counts: Counter[str] = Counter()
         for word in asked:
             counts.update(self.holders.get(word, ()))
@@ -301,6 +351,70 @@ class Find:
             for word in sorted(set(words(text))):
                 holders[word].append(title)
         return dict(holders)
+
+
+def either(names: Sequence[str]) -> str:
+    """ "Pancakes, Waffles or Bread"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def wish_of(query: str) -> tuple[str, Wish]:
+    """The dish that a query names and how it is wanted.
+
+    >>> wish_of("ingredients of apple pie for 12 in grams")
+    ('apple pie', Wish(part='ingredients', people=12, times=None, grams=True))
+    """
+    found = ADAPTED.fullmatch(query.strip())
+    if found is None or not found["dish"].strip():
+        return query, Wish()
+    people, times = found["people"], found["times"]
+    if (people and int(people) < 1) or (times and re.search(r"^0|/0", times)):
+        raise ToolError("that many times is not possible")
+    part = (found["part"] or "").lower()
+    wish = Wish(part, int(people) if people else None, Fraction(times) if times else None, bool(found["grams"]))
+    return found["dish"].strip(), wish
+
+
+class Notes:
+    """One shelf of short notes, each under several names; the one whose name shares most with a question.
+
+    As for dishes, rare words weigh more; here what the question has beyond the name counts less against it, since
+    people ask in whole sentences.
+    """
+
+    def __init__(self, notes: Sequence[tuple[Sequence[str], str]], threshold: float, surplus: float) -> None:
+        self.texts = [text for _, text in notes]
+        self.names = [
+            (number, frozenset(plain_words(name))) for number, (names, _) in enumerate(notes) for name in names
+        ]
+        self.exact = {" ".join(plain_words(name)): number for number, (names, _) in enumerate(notes) for name in names}
+        self.counts = Counter(word for _, name in self.names for word in name)
+        self.similar = Similar(self.counts)
+        self.threshold, self.surplus = threshold, surplus
+
+    def __call__(self, question: str) -> str:
+        found = self.match(question)
+        return NOTHING if found is None else self.texts[found]
+
+    def match(self, question: str) -> int | None:
+        """Number of the note that answers `question`; None where none is near enough."""
+        asked = plain_words(question[:MAX_QUERY])
+        if " ".join(asked) in self.exact:
+            return self.exact[" ".join(asked)]
+        known = {word if word in self.counts else next(iter(self.similar.to(word)), word) for word in asked}
+        total = sum(map(self.weight, sorted(known)))
+        best, found = 0.0, None
+        for number, name in self.names:
+            both = sum(map(self.weight, sorted(name & known)))
+            only_name = sum(map(self.weight, sorted(name - known)))
+            score = both / (both + self.surplus * (total - both) + ONLY_QUERY * only_name) if both else 0.0
+            if score > best:
+                best, found = score, number
+        return found if best >= self.threshold else None
+
+    def weight(self, word: str) -> float:
+        """How much a word tells: more where fewer names have it."""
+        return math.log(1 + len(self.names) / (1 + self.counts[word]))
 
 
 class Similar:
@@ -347,6 +461,12 @@ def words(text: str) -> list[str]:
     plain = "".join(sign for sign in plain if not unicodedata.combining(sign)).replace("'", "").replace("’", "")
     found = re.findall(r"[^\W_]+", plain)
     return [singular(word) for word in found if word not in STOP]
+
+
+def plain_words(text: str) -> list[str]:
+    """The words of a note's name or a question: small letters, singular, without articles."""
+    found = re.findall(r"[^\W_]+", text.lower().replace("'", "").replace("’", ""))
+    return [singular(word) for word in found if word not in ("a", "an", "the", "some", "please")]
 
 
 def singular(word: str) -> str:

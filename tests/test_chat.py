@@ -90,18 +90,18 @@ def test_the_example_in_the_docstring() -> None:
 
 
 def test_a_conversation_as_tokens(tokenizer: Tokenizer) -> None:
-    conversation = [message("system", "Be brief."), *CALCULATION, message("user", "Thanks"), message("assistant", "!")]
+    conversation = [message("system", "Be brief."), message("user", "Hi"), message("assistant", "!"), *CALCULATION]
     assert shown(tokenizer, render(tokenizer, conversation).ids) == (
-        "{bos}{system_start}Be brief.{system_end}{user_start}What is 10/4*2?{user_end}"
+        "{bos}{system_start}Be brief.{system_end}{user_start}Hi{user_end}{assistant_start}!{assistant_end}"
+        "{user_start}What is 10/4*2?{user_end}"
         "{assistant_start}{call_start}calculator 10/4*2{call_end}{output_start}5{output_end}It is 5.{assistant_end}"
-        "{user_start}Thanks{user_end}{assistant_start}!{assistant_end}"
     )
 
 
 def test_the_mask_is_on_what_the_assistant_writes(tokenizer: Tokenizer) -> None:
-    conversation = [message("system", "Be brief."), *CALCULATION, message("user", "Thanks"), message("assistant", "!")]
+    conversation = [message("system", "Be brief."), message("user", "Hi"), message("assistant", "!"), *CALCULATION]
     assert learned(tokenizer, conversation) == (
-        "{call_start}calculator 10/4*2{call_end}|It is 5.{assistant_end}|!{assistant_end}"
+        "!{assistant_end}|{call_start}calculator 10/4*2{call_end}|It is 5.{assistant_end}"
     )
 
 
@@ -152,6 +152,75 @@ def test_a_prompt_needs_a_question(tokenizer: Tokenizer, conversation: list[Mess
 def test_a_tokenizer_without_the_chats_specials() -> None:
     with pytest.raises(TokenizerError, match="special token"):
         render(Tokenizer([]), CALCULATION)
+
+
+# Earlier turns
+
+LOOKED_UP = message("assistant", [Call("find", "soup"), Output("Soup\n- 1 leek"), Text("\n Soup: \n- 1 leek")])
+
+
+@pytest.mark.parametrize(
+    ("parts", "kept"),
+    [
+        (LOOKED_UP.parts, [Call("find", "soup"), Text("Soup: ")]),
+        (CALCULATION[1].parts, [Call("calculator", "10/4*2"), Text("It is 5.")]),
+        ([Text("So "), Call("a", "b"), Output("c"), Text("\nd")], [Call("a", "b"), Text("So ")]),
+        ([Call("a", "1"), Output("x"), Call("b", "2"), Output("y")], [Call("a", "1"), Call("b", "2")]),
+        ([Call("a", "1"), Output("x"), Call("b", "2"), Text("t")], [Call("a", "1"), Call("b", "2"), Text("t")]),
+        ([Call("a", "1"), Output(""), Text(" \n\n ")], [Call("a", "1")]),
+    ],
+)
+def test_what_a_tool_brought_is_remembered_by_its_call_and_a_line(parts: Sequence[Part], kept: list[Part]) -> None:
+    assert chat.remembered(message("assistant", parts)) == message("assistant", kept)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        message("assistant", "Take:\n- 1 leek\n- salt"),
+        message("assistant", [Call("find", "soup"), Text("one\ntwo")]),  # a call that nobody answered
+        message("assistant", []),
+        message("user", "a\nb"),
+        message("system", "a\nb"),
+    ],
+)
+def test_other_turns_are_remembered_as_they_are(turn: Message) -> None:
+    assert chat.remembered(turn) is turn
+
+
+def test_earlier_turns_stand_there_as_they_are_remembered(tokenizer: Tokenizer) -> None:
+    conversation = [
+        message("user", "soup?"), LOOKED_UP, message("user", "hm\nso?"), message("assistant", "a\nb"),
+        message("user", "and?"), LOOKED_UP,
+    ]  # fmt: skip
+    assert shown(tokenizer, render(tokenizer, conversation).ids) == (
+        "{bos}{user_start}soup?{user_end}{assistant_start}{call_start}find soup{call_end}Soup: {assistant_end}"
+        "{user_start}hm\nso?{user_end}{assistant_start}a\nb{assistant_end}"
+        "{user_start}and?{user_end}{assistant_start}{call_start}find soup{call_end}"
+        "{output_start}Soup\n- 1 leek{output_end}\n Soup: \n- 1 leek{assistant_end}"
+    )
+    # A turn that was shortened teaches nothing, not even where it ends; one that is whole does.
+    assert learned(tokenizer, conversation) == (
+        "a\nb{assistant_end}|{call_start}find soup{call_end}|\n Soup: \n- 1 leek{assistant_end}"
+    )
+
+
+def test_a_last_turn_is_whole_also_in_a_conversation_that_ends_with_the_user(tokenizer: Tokenizer) -> None:
+    """The only answer of a conversation is learned whole; as soon as a question follows, it is remembered."""
+    ids = render(tokenizer, CALCULATION).ids
+    assert tokenizer.special("<|output_start|>") in ids
+    asked = [*CALCULATION, message("user", "Why?")]
+    assert tokenizer.special("<|output_start|>") not in render(tokenizer, asked).ids
+    assert set(render(tokenizer, asked).mask) == {0}
+
+
+@given(
+    st.lists(st.one_of(st.just(LOOKED_UP), st.just(CALCULATION[1]), st.just(message("assistant", "a\nb"))), min_size=1)
+)
+def test_a_model_is_asked_with_what_it_was_trained_on(tokenizer: Tokenizer, replies: list[Message]) -> None:
+    conversation = [turn for reply in replies for turn in (message("user", "?"), reply)]
+    asked = prompt(tokenizer, conversation[:-1])
+    assert render(tokenizer, conversation).ids[: len(asked)] == asked
 
 
 # Nobody can forge a special token

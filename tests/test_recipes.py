@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanochat.data.cleaning import plain, unwiki
-from nanochat.data.quantities import CUSTOMARY, METRIC, NUMBER, format_amount, normal_amounts, quantity, scaled
+from nanochat.data.quantities import (
+    CUSTOMARY,
+    GRAMS_OF_A_CUP,
+    METRIC,
+    NUMBER,
+    format_amount,
+    in_grams,
+    normal_amounts,
+    quantity,
+    scaled,
+)
 from nanochat.data.recipes import (
     Recipe,
     clean_category,
@@ -192,6 +202,81 @@ def test_lines_are_scaled(line: str, factor: str, wanted: str | None) -> None:
     assert scaled(line, Fraction(factor)) == wanted
 
 
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        # The recipe's own weight wins over ours.
+        ("8 ounces (225 g) beef", "225 g beef"),
+        ("1 cup (about 120 g) flour", "120 g flour"),
+        ("2-3 pounds (1-1.5 kg) beef", "1-1.5 kg beef"),
+        ("2 cups (480 ml) milk", "480 ml milk"),
+        # Weights; to 5 g from 50 g on, to 1 g below.
+        ("1 pound beef", "455 g beef"),
+        ("4-6 pounds beef", "1815-2720 g beef"),
+        ("1/4 ounce yeast", "7 g yeast"),
+        ("1/100 ounce saffron", "1 g saffron"),
+        ("1 1/2 sticks butter", "170 g butter"),
+        # Liquids by volume.
+        ("1/2 cup milk", "120 ml milk"),
+        ("3-4 tablespoons olive oil", "45-60 ml olive oil"),
+        ("16 fluid ounces lemonade", "480 ml lemonade"),
+        ("1 quart chicken broth", "950 ml chicken broth"),
+        ("1 cup coconut milk", "240 ml coconut milk"),
+        # Cups and tablespoons of what we know, by its longest name.
+        ("1 1/2 cups all-purpose flour", "190 g all-purpose flour"),
+        ("about 2 cups rice", "about 380 g rice"),
+        ("1 cup brown sugar", "210 g brown sugar"),
+        ("1 cup peanut butter", "255 g peanut butter"),
+        ("1 cup coconut", "85 g coconut"),
+        ("1 cup rice flour", "125 g rice flour"),
+        ("1 cup brown sugar or honey", "210 g brown sugar or honey"),
+        ("2 tablespoons Butter", "28 g Butter"),
+        ("1 cup rice, cooked in milk", "190 g rice, cooked in milk"),
+        ("1 quart tomatoes, peeled", "710 g tomatoes, peeled"),
+    ],
+)
+def test_lines_by_weight(line: str, wanted: str) -> None:
+    assert in_grams(line) == wanted
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2 eggs", "3 small onions, diced", "2 (14-ounce) cans beans", "2 sticks celery", "10 bay leaves",  # counted
+        "1 teaspoon salt", "1/2 teaspoon vanilla extract", "1 pinch sugar",  # too little for kitchen scales
+        "1 cup unobtainium", "2 tablespoons buttercups",  # unknown
+        "100 g sugar", "1 L broth", "1.5 kg beef",  # is so already
+        "1 cup plus 2 tablespoons flour", "2 cups or 1 pound flour", "1 cup (8 ounces) cheese",  # more than one amount
+        "Salt to taste", "1-inch piece ginger", "",  # no amount
+    ],
+)  # fmt: skip
+def test_lines_whose_weight_nobody_knows_stay(line: str) -> None:
+    assert in_grams(line) == line
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("1 cup (236 ml) flour", "flour"),  # a volume in brackets is no weight
+        ("2 tablespoons (30 ml) salt", "salt"),
+        ("1 cup dry milk powder", "milk powder"),
+        ("2 small onions (200 g), diced", "onion"),
+        ("3 chicken breasts (500 g)", "breast"),
+    ],
+)
+def test_a_weight_is_no_volume_and_has_a_name(line: str, name: str) -> None:
+    assert name in in_grams(line)
+    assert " ml" not in in_grams(line)
+
+
+@given(st.sampled_from(sorted(GRAMS_OF_A_CUP)), st.fractions(min_value=Fraction(1, 4), max_value=20, max_denominator=4))
+def test_weights_grow_with_amounts(name: str, cups: Fraction) -> None:
+    line = normal_amounts(f"{format_amount(cups)} cups {name}")
+    found = re.fullmatch(rf"(\d+) g {re.escape(name)}", in_grams(line))
+    assert found is not None
+    assert abs(int(found[1]) - cups * GRAMS_OF_A_CUP[name]) <= Fraction(5, 2)
+
+
 @given(st.fractions(min_value=0, max_value=1000, max_denominator=64))
 def test_printed_amounts_are_exact(amount: Fraction) -> None:
     printed = format_amount(amount)
@@ -316,6 +401,15 @@ def test_the_whole_cookbook(cookbook: bytes) -> None:
     assert len(read) > 0.8 * len(ingredients)
     assert [str(found) for found in read] == [line for line in ingredients if quantity(line)]
     assert sum(found.unit in CUSTOMARY or found.unit in METRIC for found in read) > 13_000
+
+
+def test_the_whole_cookbook_by_weight(cookbook: bytes) -> None:
+    lines = [line for recipe in parse_recipes(cookbook)[0] for line in recipe.ingredients]
+    changed = [(line, in_grams(line)) for line in lines if in_grams(line) != line]
+    assert 0.3 < len(changed) / len(lines) < 0.4
+    for line, weighed in changed:
+        assert re.match(rf"(about )?({NUMBER}-)?{NUMBER} (g|kg|ml|L)\b", weighed), line
+        assert in_grams(weighed) == weighed
 
 
 def test_no_amount_is_changed(cookbook: bytes) -> None:

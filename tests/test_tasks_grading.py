@@ -202,9 +202,16 @@ def test_mentions() -> None:
     assert grade_mentions(said("No. Cook it."), must, never, 40).right
     assert grade_mentions(said("No way."), must, never, 40).reward == PARTIAL / 2
     assert grade_mentions(said("Yes, but do not, cook it."), must, never, 40).reward == 0
-    assert grade_mentions(said("Nothing to cookie."), must, never, 40).reward == 0
+    assert grade_mentions(said("Now uncook it."), must, never, 40).reward == 0
     assert grade_mentions(said("No. Cook it. No. Cook it."), must, never, 40).reward == PARTIAL
     assert grade_mentions(said(""), must, never, 40).reward == 0
+    # A phrase also as a word's beginning, since things come in numbers; a short one, and one of `never`, only whole.
+    for text in ("Two cups.", "CUP", "Cups of it", "A cup, or so."):
+        assert grade_mentions(said(text), [["cup"]], [], 40).right, text
+    assert grade_mentions(said("A hiccup."), [["cup"]], [], 40).reward == 0
+    assert grade_mentions(said("Nobody knows."), [["no"]], [], 40).reward == 0
+    assert grade_mentions(said("Yesterday, no. Cook it."), must, never, 40).right
+    assert grade_mentions(said("Egg whites."), [["egg white"]], [], 40).right
 
 
 def test_lines() -> None:

@@ -7,7 +7,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat.errors import ToolError
-from nanochat.tools import CUT, MAX_DIGITS, NO_RECIPE, Calculator, Find, cut, print_number, run_call, words
+from nanochat.tools import (
+    CUT,
+    MAX_DIGITS,
+    NO_RECIPE,
+    NOTHING,
+    Calculator,
+    Find,
+    Notes,
+    Wish,
+    cut,
+    plain_words,
+    print_number,
+    run_call,
+    wish_of,
+    words,
+)
 
 calculator = Calculator()
 
@@ -197,11 +212,212 @@ def test_unknown_dishes_are_not_found(query: str) -> None:
 
 def test_find_with_ingredients() -> None:
     find = Find(MENU)
-    assert find("with flour, eggs and milk").split("\n")[0] == "Pancakes"
-    assert find("with onions").split("\n") == ["Frikadeller (Danish Meatballs)", "Tomato Soup", "Chicken Curry (Mild)"]
+    assert find.holding("with flour, eggs and milk")[0] == "Pancakes"
+    assert find.holding("with onions") == ["Frikadeller (Danish Meatballs)", "Tomato Soup", "Chicken Curry (Mild)"]
+    assert find("with onions") == "You could make Frikadeller (Danish Meatballs), Tomato Soup or Chicken Curry (Mild)."
+    assert find("WITH beef") == "You could make Beef Stew."
     assert find("with unobtainium") == NO_RECIPE
     with pytest.raises(ToolError):
         find("with")
+
+
+@pytest.mark.parametrize(
+    ("query", "dish", "wish"),
+    [
+        ("pancakes", "pancakes", Wish()),
+        ("pancakes for 6", "pancakes", Wish(people=6)),
+        ("pancakes times 1/2", "pancakes", Wish(times=Fraction(1, 2))),
+        ("pancakes times 3", "pancakes", Wish(times=Fraction(3))),
+        ("pancakes in grams", "pancakes", Wish(grams=True)),
+        ("pancakes for 6 in grams", "pancakes", Wish(people=6, grams=True)),
+        ("pancakes times 2/3 in grams", "pancakes", Wish(times=Fraction(2, 3), grams=True)),
+        (" Pancakes FOR 12 In Grams ", "Pancakes", Wish(people=12, grams=True)),
+        ("ingredients of pancakes", "pancakes", Wish(part="ingredients")),
+        ("Time OF pancakes", "pancakes", Wish(part="time")),
+        ("servings of pancakes", "pancakes", Wish(part="servings")),
+        ("difficulty of pancakes", "pancakes", Wish(part="difficulty")),
+        ("step 12 of pancakes", "pancakes", Wish(part="step 12")),
+        ("ingredients of pancakes for 6 in grams", "pancakes", Wish("ingredients", 6, None, True)),
+        ("cream of tomato soup", "cream of tomato soup", Wish()),
+        ("step of pancakes", "step of pancakes", Wish()),
+        ("time of", "time of", Wish()),
+        ("soup for two for 999", "soup for two", Wish(people=999)),
+        ("pancakes in grams for 6", "pancakes in grams", Wish(people=6)),  # the wish comes in one order
+        ("pancakes for 1000", "pancakes for 1000", Wish()),
+        ("pancakes for six", "pancakes for six", Wish()),
+        ("pancakes times -2", "pancakes times -2", Wish()),
+        ("for 6", "for 6", Wish()),
+        ("in grams", "in grams", Wish()),
+        ("", "", Wish()),
+    ],
+)
+def test_wishes_are_read(query: str, dish: str, wish: Wish) -> None:
+    assert wish_of(query) == (dish, wish)
+
+
+SILLY = ["pancakes for 0", "pancakes for 000 in grams", "pancakes times 0", "pancakes times 1/0", "pancakes times 0/2"]
+FOREIGN = [
+    "step ٣ of pancakes",
+    "pancakes for ٠",
+    "pancakes times ٠",
+    "pancakes times 1/٠",
+    "pancakes times ²",
+    "pancakes for 1٠",
+]
+
+
+def adapting(query: str) -> str:
+    """What a kitchen answers that says how it was told to adapt a dish."""
+    return run_call({"find": Find(MENU, adapt=lambda title, wish: f"{title}, {wish}")}, f"find {query}")
+
+
+def test_find_adapts_what_it_finds() -> None:
+    assert adapting("pancake for 6") == f"Pancakes, {Wish(people=6)}"
+    assert adapting("chiken cury times 1/2 in grams") == f"Chicken Curry (Mild), {Wish('', None, Fraction(1, 2), True)}"
+    assert adapting("step 2 of blueberry muffin") == f"Blueberry Muffins, {Wish(part='step 2')}"
+    assert adapting("pancakes") == MENU["Pancakes"]
+    assert adapting("flurbnip stew for 6") == NO_RECIPE
+    assert adapting("with eggs for 6") == adapting("with eggs")
+    assert Find(MENU)("pancakes for 6") == MENU["Pancakes"]
+    assert Find(MENU).match("time of pancakes for 6 in grams") == "Pancakes"
+    lines = "\n".join(["Pancakes:", *["- 1 egg"] * 20])
+    assert Find(MENU, limit=60, adapt=lambda title, wish: lines)("pancakes for 6").endswith(f"- 1 egg\n{CUT}")
+
+
+@pytest.mark.parametrize("query", SILLY)
+def test_silly_amounts_are_refused(query: str) -> None:
+    assert adapting(query) == "error: that many times is not possible"
+
+
+@pytest.mark.parametrize("query", [*SILLY, *FOREIGN])
+def test_a_query_that_wishes_nonsense_still_names_a_dish(query: str) -> None:
+    """Graders ask which dish a model's call is about; whatever it wrote, there is an answer and no exception."""
+    assert adapting(query)
+    assert Find(MENU).match(query) in ("Pancakes", None)
+
+
+PIECES = [
+    "pancakes",
+    "step ",
+    "time",
+    " of ",
+    "what is",
+    "with",
+    " for ",
+    " times ",
+    " in grams",
+    "0",
+    "1",
+    "12",
+    "/",
+    "٠",
+    "½",
+    "-",
+    ".",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_any_query_gets_an_answer(query: str) -> None:
+    assert adapting(query)
+    Find(MENU).match(query)
+
+
+SHELVES = {
+    "what is": Notes(
+        [
+            (["a potato"], "A tuber."),
+            (["a sweet potato"], "An orange root."),
+            (["quinoa"], "A seed."),
+            (["baking powder"], "It raises cakes."),
+            (["baking soda"], "It needs something sour."),
+            (["currants"], "Small raisins."),
+        ],
+        0.75,
+        surplus=0.6,
+    ),
+    "tip": Notes(
+        [
+            (["boil-egg", "how long do I boil an egg?", "boiled eggs how long"], "Six minutes."),
+            (["peel-egg", "how do I peel a boiled egg?"], "Under water."),
+            (["burnt-rice", "I burned the rice"], "Do not scrape."),
+        ],
+        0.45,
+        surplus=0.3,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("query", "answer"),
+    [
+        ("what is quinoa", "A seed."),
+        ("WHAT IS  Quinoa?", "A seed."),
+        ("what is some quinoa please", "A seed."),
+        ("what is the potatoes", "A tuber."),
+        ("what is a sweet potato", "An orange root."),
+        ("what is qinoa", "A seed."),
+        ("what is a sweet potatoe", "An orange root."),
+        ("what is bakng soda", "It needs something sour."),
+        ("what is spicy tomato soup", NOTHING),  # a dish, but no note
+        ("what is a xylophone", NOTHING),
+        ("what is baking", NOTHING),
+        ("what is a", NOTHING),
+        ("what is a currant affair of the state", NOTHING),
+        ("tip boil-egg", "Six minutes."),
+        ("tip How long do I boil an egg", "Six minutes."),
+        ("tip how long should I boil my eggs for breakfast", "Six minutes."),
+        ("tip how do I best peel a boiled egg", "Under water."),
+        ("tip the rice is burned", "Do not scrape."),
+        ("tip I burned teh rcie", "Do not scrape."),
+        ("tip tune my piano", NOTHING),
+    ],
+)
+def test_notes_are_found_by_their_shelf(query: str, answer: str) -> None:
+    find = Find(MENU, notes=SHELVES)
+    assert find(query) == answer
+    assert find.match(query) is None
+
+
+def test_a_shelf_is_named_with_the_first_words() -> None:
+    find = Find(MENU, notes=SHELVES)
+    assert find("pancakes") == MENU["Pancakes"]
+    assert (find.shelf("tips for rice"), find.shelf("TIP rice"), find.shelf("rice tip")) == (None, "tip", None)
+    assert find("what is") == NO_RECIPE
+    assert find("instead of milk") == NO_RECIPE  # no such shelf here
+    assert Find(MENU)("what is quinoa") == NO_RECIPE
+
+
+def test_every_name_of_a_note_finds_it() -> None:
+    notes = [([f"{color} {fruit}", f"{fruit} that is {color}"], f"{color} {fruit}")
+             for color in ("red", "green", "pale") for fruit in ("apple", "pear", "plum")]  # fmt: skip
+    shelf = Notes(notes, threshold=0.9, surplus=0.3)
+    for names, text in notes:
+        assert [shelf(name) for name in names] == [text] * 2
+        assert [shelf(f"The {name.upper()}S?") for name in names] == [text] * 2
+    assert shelf("yellow apple") == NOTHING
+
+
+def test_a_word_that_no_name_has_speaks_against_all_of_them() -> None:
+    shelf = Notes([(["a potato"], "A tuber."), (["a leek"], "Green.")], threshold=0.7, surplus=0.6)
+    assert shelf("potato") == "A tuber."
+    assert shelf("piano") == shelf("") == shelf("a grand potato piano") == NOTHING
+
+
+def test_the_order_of_words_decides_between_notes_that_have_the_same() -> None:
+    shelf = Notes([(["cake pan"], "A pan."), (["pan cake"], "A cake.")], threshold=0.9, surplus=0.3)
+    assert (shelf("a pan cake"), shelf("the cake pan")) == ("A cake.", "A pan.")
+
+
+def test_a_rare_word_of_a_note_tells_more_than_a_common_one() -> None:
+    notes = [([f"red {fruit}"], fruit) for fruit in ("apple", "pear", "plum")] + [(["green kiwi"], "kiwi")]
+    assert Notes(notes, threshold=0.3, surplus=0.3)("red kiwi") == "kiwi"
+
+
+def test_words_of_notes_keep_what_a_dish_would_drop() -> None:
+    kept = ["how", "do", "i", "make", "chef", "nice", "recipe"]
+    assert plain_words("How do I make the Chef's nice recipes, please?") == kept
+    assert plain_words("a an the some please !") == []
 
 
 def test_every_title_finds_itself() -> None:

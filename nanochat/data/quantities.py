@@ -212,3 +212,91 @@ def normal_measure(match: re.Match[str]) -> str:
         return f"{match['number']}-{unit}"  # "a 6-ounce fillet"
     last = re.findall(NUMBER, match["number"])[-1]
     return f"{match['number']} {counted(unit, fraction(last))}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# By weight
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Grams of a US cup, rounded to what kitchen scales show: USDA FoodData Central's household weights and the weights that
+# flour mills print. A name is looked for in the line; the longest that is found counts.
+GRAMS_OF_A_CUP = {
+    "flour": 125, "sugar": 200, "brown sugar": 210, "powdered sugar": 120, "confectioners' sugar": 120,
+    "confectioner's sugar": 120, "icing sugar": 120, "butter": 225, "margarine": 225, "shortening": 190, "lard": 205,
+    "ghee": 215, "rice": 190, "oats": 90, "oatmeal": 90, "cocoa": 85, "cornmeal": 150, "cornstarch": 125,
+    "starch": 125, "bread crumbs": 110, "breadcrumbs": 110, "cheese": 110, "cheddar": 110, "mozzarella": 110,
+    "parmesan": 100, "cream cheese": 230, "cottage cheese": 225, "ricotta": 250, "sour cream": 240, "yogurt": 245,
+    "yoghurt": 245, "honey": 340, "syrup": 320, "molasses": 330, "peanut butter": 255, "mayonnaise": 225,
+    "ketchup": 240, "mustard": 240, "jam": 320, "raisins": 150, "currants": 145, "dates": 150, "walnuts": 115,
+    "pecans": 110, "almonds": 140, "cashews": 140, "peanuts": 145, "nuts": 120, "chocolate chips": 170,
+    "chocolate": 170, "coconut": 85, "sesame seeds": 145, "onion": 150, "onions": 150, "carrot": 120, "carrots": 120,
+    "celery": 110, "pepper": 150, "peppers": 150, "mushrooms": 80, "tomato": 180, "tomatoes": 180, "spinach": 30,
+    "cabbage": 90, "peas": 145, "corn": 165, "beans": 180, "chickpeas": 165, "lentils": 190, "potatoes": 150,
+    "apple": 120, "apples": 120, "bananas": 225, "banana": 225, "pumpkin": 240, "strawberries": 150,
+    "blueberries": 150, "raspberries": 125, "cranberries": 100, "parsley": 30, "cilantro": 20, "basil": 25, "salt": 290,
+    "ham": 140, "chicken": 140, "macaroni": 110, "pasta": 110, "semolina": 165, "bulgur": 140, "couscous": 175,
+    "wheat germ": 115, "bran": 60, "marshmallows": 50, "graham cracker crumbs": 100,
+}  # fmt: skip
+LIQUIDS = """water milk buttermilk cream oil vinegar wine broth stock juice beer rum brandy vodka sherry whiskey coffee
+    tea sauce vanilla extract half-and-half liqueur coconut_milk coconut_cream coconut_water rice_vinegar rice_wine
+    apple_juice apple_cider cider tomato_juice tomato_sauce peanut_oil sesame_oil almond_milk almond_extract corn_oil
+    chicken_stock chicken_broth pepper_sauce egg_whites""".replace("\n", " ")
+# What one of each customary unit is: grams of weight, milliliters of volume.
+GRAMS = {"ounce": Fraction("28.35"), "pound": Fraction("453.6"), "stick": Fraction(113)}
+MILLILITERS = {"tablespoon": 15, "fluid ounce": 30, "cup": 240, "pint": 475, "quart": 950, "gallon": 3785}
+KNOWN_WEIGHT = re.compile(rf"\((?:about )?(?P<metric>(?:{NUMBER}-)?{NUMBER} (?:g|kg|ml|L))\)\s*(?P<rest>.*)", re.DOTALL)
+BY_NAME = {name: Fraction(weight, 240) for name, weight in GRAMS_OF_A_CUP.items()} | {
+    name.replace("_", " "): None for name in LIQUIDS.split()
+}
+NAME = re.compile(rf"\b(?:{either(BY_NAME)})\b", re.IGNORECASE)
+
+
+def in_grams(line: str) -> str:
+    """An ingredient line by weight, liquids in milliliters; as it is where nobody can know.
+
+    Spoons of less than a tablespoon stay, and so does what is counted.
+
+    >>> in_grams("1 1/2 cups flour"), in_grams("1/2 cup milk"), in_grams("8 ounces (225 g) beef"), in_grams("2 eggs")
+    ('190 g flour', '120 ml milk', '225 g beef', '2 eggs')
+    """
+    found = quantity(line)
+    if found is None or found.unit in METRIC:
+        return line
+    if known := KNOWN_WEIGHT.fullmatch(found.rest):
+        thing = "" if found.unit in (*CUSTOMARY, *COUNTED) else counted(found.unit, found.high)
+        if known["metric"].endswith("g") or measure_of("cup", known["rest"])[1] == "ml":
+            return " ".join(w for w in (known["metric"], thing, known["rest"]) if w).replace(" ,", ",")
+        found = replace(found, rest=known["rest"])
+    if re.match(r"plus|and|or|\(", found.rest) or (found.unit == "stick" and "butter" not in found.rest):
+        return line
+    each, unit = measure_of(found.unit, found.rest)
+    if each is None:
+        return line
+    low, high = handy(found.low * each), handy(found.high * each)
+    amount = f"{low}" if low == high else f"{low}-{high}"
+    return " ".join(word for word in ("about" * found.about, amount, unit, found.rest) if word)
+
+
+def measure_of(unit: str, what: str) -> tuple[Fraction | None, str]:
+    """(how many, "g" or "ml") one `unit` of `what` is; (None, "") where that is not known."""
+    if unit in GRAMS:
+        return GRAMS[unit], "g"
+    if unit not in MILLILITERS:
+        return None, ""
+    volume = Fraction(MILLILITERS[unit])
+    # What follows a comma is what is done to it, not what it is: "rice, cooked in milk".
+    names = [match[0].lower() for match in NAME.finditer(what.partition(",")[0])]
+    if unit == "fluid ounce":
+        return volume, "ml"
+    if not names:
+        return None, ""
+    if "powder" in what and "milk" in names:
+        return None, ""
+    density = BY_NAME[max(names, key=lambda name: (len(name.split()), names.index(name)))]
+    return (volume, "ml") if density is None else (volume * density, "g")
+
+
+def handy(amount: Fraction) -> int:
+    """A weight as one weighs it: to 5 g from 50 g on, else to 1 g."""
+    step = 5 if amount >= 50 else 1
+    return max(1, step * round(amount / step))

@@ -11,7 +11,7 @@ from nanochat import keyed
 from nanochat.tasks.grading import grade_number
 from nanochat.tasks.measures import fraction
 from nanochat.tasks.task import Example, Grade, Split, dialogue, on_side
-from nanochat.tasks.wording import Wordings
+from nanochat.tasks.wording import Wordings, wordings
 from nanochat.tokenizer.chat import Call, Message, Output, Part, Text
 from nanochat.tools import Calculator
 
@@ -75,199 +75,42 @@ SUMS = {
     "add": Sum(
         two,
         "{a}+{b}",
-        Wordings(
-            "arithmetic.add",
-            train=(
-                "What is {a} plus {b}?",
-                "{a}+{b}",
-                "{a} + {b} = ?",
-                "Add {a} and {b}.",
-                "How much is {a} and {b} together?",
-                "What do I get when I add {a} to {b}?",
-                "Please add {b} to {a}.",
-                "What is the sum of {a} and {b}?",
-                "Can you calculate {a} plus {b}?",
-                "{a} plus {b}?",
-            ),
-            test=(
-                "Tell me what {a} and {b} add up to.",
-                "I need the total of {a} and {b}.",
-                "Do you know what {a} + {b} is?",
-                "Work out {a} plus {b} for me.",
-                "If I put {a} and {b} together, what is the sum?",
-            ),
-        ),
+        wordings("arithmetic.add"),
     ),
     "subtract": Sum(
         larger_first,
         "{a}-{b}",
-        Wordings(
-            "arithmetic.subtract",
-            train=(
-                "What is {a} minus {b}?",
-                "{a}-{b}",
-                "{a} - {b} = ?",
-                "Subtract {b} from {a}.",
-                "What is left of {a} when I take away {b}?",
-                "How much is {a} less {b}?",
-                "Take {b} away from {a}.",
-                "What is the difference between {a} and {b}?",
-                "Can you calculate {a} minus {b}?",
-                "{a} minus {b}?",
-            ),
-            test=(
-                "Tell me what {a} minus {b} makes.",
-                "I have {a} and take away {b}. What is left?",
-                "Do you know what {a} - {b} is?",
-                "Work out {a} minus {b} for me.",
-                "By how much is {a} more than {b}?",
-            ),
-        ),
+        wordings("arithmetic.subtract"),
     ),
     "multiply": Sum(
         factors,
         "{a}*{b}",
-        Wordings(
-            "arithmetic.multiply",
-            train=(
-                "What is {a} times {b}?",
-                "{a}*{b}",
-                "{a} x {b} = ?",
-                "Multiply {a} by {b}.",
-                "What is {a} multiplied by {b}?",
-                "How much is {a} times {b}?",
-                "What is the product of {a} and {b}?",
-                "Please multiply {a} and {b}.",
-                "Can you calculate {a} times {b}?",
-                "{a} times {b}?",
-            ),
-            test=(
-                "Tell me what {a} times {b} makes.",
-                "I need {a} multiplied by {b}.",
-                "Do you know what {a} * {b} is?",
-                "Work out {a} times {b} for me.",
-                "What do {a} and {b} make when I multiply them?",
-            ),
-        ),
+        wordings("arithmetic.multiply"),
     ),
     "divide": Sum(
         divided,
         "{a}/{b}",
-        Wordings(
-            "arithmetic.divide",
-            train=(
-                "What is {a} divided by {b}?",
-                "{a}/{b}",
-                "{a} / {b} = ?",
-                "Divide {a} by {b}.",
-                "How much is {a} over {b}?",
-                "How often does {b} go into {a}?",
-                "Split {a} into {b} equal parts.",
-                "Please divide {a} by {b}.",
-                "Can you calculate {a} divided by {b}?",
-                "{a} divided by {b}?",
-            ),
-            test=(
-                "Tell me what {a} divided by {b} makes.",
-                "I need {a} split into {b} parts.",
-                "Do you know what {a} / {b} is?",
-                "Work out {a} divided by {b} for me.",
-                "How many times does {b} fit into {a}?",
-            ),
-        ),
+        wordings("arithmetic.divide"),
     ),
     "percent": Sum(
         percentage,
         "{b}*{a}/100",
-        Wordings(
-            "arithmetic.percent",
-            train=(
-                "What is {a}% of {b}?",
-                "{a}% of {b}",
-                "How much is {a} percent of {b}?",
-                "Calculate {a}% of {b}.",
-                "What is {a} percent of {b}?",
-                "Take {a}% of {b}.",
-                "Please give me {a} percent of {b}.",
-                "{a} percent of {b}?",
-                "Can you calculate {a}% of {b}?",
-            ),
-            test=(
-                "Tell me {a}% of {b}.",
-                "I need {a} percent of {b}.",
-                "Do you know how much {a}% of {b} is?",
-                "Of {b}, how much is {a}%?",
-            ),
-        ),
+        wordings("arithmetic.percent"),
     ),
     "multiply and add": Sum(
         three,
         "{a}*{b}+{c}",
-        Wordings(
-            "arithmetic.multiply_and_add",
-            train=(
-                "What is {a} times {b} plus {c}?",
-                "{a}*{b}+{c}",
-                "Multiply {a} by {b} and add {c}.",
-                "How much do {a} times {b} and {c} make?",
-                "{a} x {b} + {c} = ?",
-                "Take {a} times {b}, then add {c}.",
-                "How much is {a} times {b} and then {c} more?",
-                "Can you calculate {a} times {b} plus {c}?",
-            ),
-            test=(
-                "Tell me what {a} times {b} plus {c} makes.",
-                "I need {a} times {b}, with {c} added.",
-                "Work out {a} times {b}, then plus {c}.",
-                "First multiply {a} and {b}, then add {c}. What is it?",
-            ),
-        ),
+        wordings("arithmetic.multiply_and_add"),
     ),
     "divide and add": Sum(
         division_and,
         "{a}/{b}+{c}",
-        Wordings(
-            "arithmetic.divide_and_add",
-            train=(
-                "What is {a} divided by {b} plus {c}?",
-                "{a}/{b}+{c}",
-                "Divide {a} by {b} and add {c}.",
-                "How much is {a} divided by {b}, and {c} more?",
-                "{a} / {b} + {c} = ?",
-                "Take {a}, divide it by {b}, then add {c}.",
-                "Please divide {a} by {b}, then add {c}.",
-                "Can you calculate {a} divided by {b} plus {c}?",
-            ),
-            test=(
-                "Tell me what {a} divided by {b} plus {c} makes.",
-                "I need {a} divided by {b}, with {c} added.",
-                "Work out {a} over {b}, then plus {c}.",
-                "First divide {a} by {b}, then add {c}. What is it?",
-            ),
-        ),
+        wordings("arithmetic.divide_and_add"),
     ),
     "add and multiply": Sum(
         three,
         "({a}+{c})*{b}",
-        Wordings(
-            "arithmetic.add_and_multiply",
-            train=(
-                "Add {a} and {c}, then multiply by {b}.",
-                "({a}+{c})*{b}",
-                "({a} + {c}) x {b} = ?",
-                "What is the sum of {a} and {c}, times {b}?",
-                "Take {a} plus {c} and multiply the sum by {b}.",
-                "Please add {a} and {c} and multiply by {b}.",
-                "How much is {a} plus {c}, all of it times {b}?",
-                "Can you calculate ({a} + {c}) * {b}?",
-            ),
-            test=(
-                "First add {a} and {c}, then multiply by {b}. What is it?",
-                "Tell me what ({a} + {c}) * {b} makes.",
-                "I need the sum of {a} and {c}, multiplied by {b}.",
-                "Work out {b} times the sum of {a} and {c}.",
-            ),
-        ),
+        wordings("arithmetic.add_and_multiply"),
     ),
 }
 

@@ -5,7 +5,7 @@ import re
 from nanochat import keyed
 from nanochat.tasks.grading import plain, repeats
 from nanochat.tasks.task import Example, Grade, Split, dialogue, on_side
-from nanochat.tasks.wording import Wordings
+from nanochat.tasks.wording import wordings
 from nanochat.tokenizer.chat import Message
 
 # Category -> its members; no member fits another category of the table.
@@ -24,26 +24,7 @@ CATEGORIES = {
     "a kind of pasta": "spaghetti macaroni lasagna penne ravioli fettuccine linguine",
 }
 
-WHICH = Wordings(
-    "choice.which",
-    train=(
-        "Which of these is {category}?{options}",
-        "Which one is {category}?{options}",
-        "What is {category}?{options}",
-        "Which is {category}?{options}",
-        "One of these is {category}. Which?{options}",
-        "Choose the one that is {category}.{options}",
-        "Find the one that is {category}.{options}",
-        "Only one is {category}. Which one?{options}",
-        "Pick what is {category}.{options}",
-    ),
-    test=(
-        "Tell me which of the four is {category}.{options}",
-        "Select the answer that is {category}.{options}",
-        "Among these, what is {category}?{options}",
-        "Which letter stands for something that is {category}?{options}",
-    ),
-)
+WHICH = wordings("choice.which")
 # A letter as a choice: "B", "b)", "(C)"; an A only before a sign, an "or" or the end, since it is a word too.
 MARK = re.compile(r"(?<![\w'])(?:([B-D])(?![\w'])|([Aa-d])(?:[).:]|\s*$|\s+(?:or|and)\b))")
 LAYOUTS = ("\nA) {0}\nB) {1}\nC) {2}\nD) {3}", " A) {0} B) {1} C) {2} D) {3}", "\nA. {0}\nB. {1}\nC. {2}\nD. {3}")

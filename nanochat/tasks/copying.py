@@ -15,129 +15,19 @@ from nanochat.tasks.grading import grade_copy, grade_number, line_f1, lines_of
 from nanochat.tasks.kitchen import Kitchen, ingredient_lines
 from nanochat.tasks.measures import fraction
 from nanochat.tasks.task import Example, Grade, Split, dialogue
-from nanochat.tasks.wording import Wordings
+from nanochat.tasks.wording import wordings
 from nanochat.tokenizer.chat import Message
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 LETTERS = "bcdfghjklmnpqrstvwxzaeiou0123456789"
 
-REPEAT = Wordings(
-    "copy_strings.repeat",
-    train=(
-        "Repeat: {text}",
-        "Say this again: {text}",
-        "Copy this: {text}",
-        "Write exactly this: {text}",
-        "Please repeat after me: {text}",
-        "Copy the next line.\n{text}",
-        "What did I say? I said: {text}",
-        "{text}\nSay that again.",
-        "{text}\nCopy the line above.",
-        "Echo: {text}",
-    ),
-    test=(
-        "Give me this back word for word: {text}",
-        "Type what follows: {text}",
-        "{text}\nNow write the same.",
-        "I say it and you say it too: {text}",
-    ),
-)
-ITEM = Wordings(
-    "copy_strings.item",
-    train=(
-        "{text}\nWhat is item {k}?",
-        "{text}\nSay item {k}.",
-        "Here is a list.\n{text}\nWhat stands at {k}?",
-        "List:\n{text}\nCopy line {k}.",
-        "{text}\nWhich one is number {k}?",
-        "{text}\nGive me number {k}.",
-        "Read item {k} of this list.\n{text}",
-        "{text}\nTell me item {k}.",
-    ),
-    test=(
-        "Look at this.\n{text}\nWhat does number {k} say?",
-        "{text}\nI need only item {k}.",
-        "From these, write number {k}.\n{text}",
-        "{text}\nWhat comes at place {k}?",
-    ),
-)
+REPEAT = wordings("copy_strings.repeat")
+ITEM = wordings("copy_strings.item")
 ABOUT = {
-    "ingredients": Wordings(
-        "copy_recipes.ingredients",
-        train=(
-            "{text}\n\nWhat are the ingredients?",
-            "{text}\n\nList the ingredients.",
-            "{text}\n\nWhat do I need?",
-            "{text}\n\nWhat goes into it?",
-            "What are the ingredients of this?\n\n{text}",
-            "{text}\n\nGive me the ingredients.",
-            "{text}\n\nWhich ingredients are in it?",
-            "List what I need for this recipe.\n\n{text}",
-        ),
-        test=(
-            "{text}\n\nWrite my shopping list.",
-            "{text}\n\nWhat do I have to buy?",
-            "What must I have at home for this?\n\n{text}",
-            "{text}\n\nCopy only the ingredients.",
-        ),
-    ),
-    "step": Wordings(
-        "copy_recipes.step",
-        train=(
-            "{text}\n\nWhat is step {k}?",
-            "{text}\n\nRead step {k}.",
-            "{text}\n\nSay step {k}.",
-            "{text}\n\nWhat do I do in step {k}?",
-            "{text}\n\nTell me step {k}.",
-            "What is step {k} of this?\n\n{text}",
-            "{text}\n\nStep {k}?",
-            "{text}\n\nGive me step {k}.",
-        ),
-        test=(
-            "{text}\n\nI am at step {k}. What now?",
-            "{text}\n\nWhat does step {k} say?",
-            "Read step {k} of the recipe to me.\n\n{text}",
-            "{text}\n\nCopy only step {k}.",
-        ),
-    ),
-    "how many": Wordings(
-        "copy_recipes.how_many",
-        train=(
-            "{text}\n\nHow many steps are there?",
-            "{text}\n\nHow many steps does it have?",
-            "{text}\n\nCount the steps.",
-            "{text}\n\nHow many steps is this recipe?",
-            "How many steps are in this?\n\n{text}",
-            "{text}\n\nThe number of steps?",
-            "{text}\n\nIn how many steps is it done?",
-            "{text}\n\nTell me how many steps it has.",
-        ),
-        test=(
-            "{text}\n\nWhat is the number of the last step?",
-            "{text}\n\nHow many steps must I do?",
-            "I want to know how many steps this has.\n\n{text}",
-            "{text}\n\nSteps in all?",
-        ),
-    ),
-    "title": Wordings(
-        "copy_recipes.title",
-        train=(
-            "{text}\n\nWhat is this dish called?",
-            "{text}\n\nWhat is the name of the dish?",
-            "{text}\n\nWhat do I cook here?",
-            "{text}\n\nWhich recipe is this?",
-            "What is this recipe?\n\n{text}",
-            "{text}\n\nName the dish.",
-            "{text}\n\nWhat is the title?",
-            "{text}\n\nTell me the name of this recipe.",
-        ),
-        test=(
-            "{text}\n\nWhat is being made?",
-            "Which dish do you see here?\n\n{text}",
-            "{text}\n\nRead me the title.",
-            "{text}\n\nWhat would you call this dish?",
-        ),
-    ),
+    "ingredients": wordings("copy_recipes.ingredients"),
+    "step": wordings("copy_recipes.step"),
+    "how many": wordings("copy_recipes.how_many"),
+    "title": wordings("copy_recipes.title"),
 }
 
 

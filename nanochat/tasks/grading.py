@@ -235,13 +235,19 @@ def grade_copy(reply: Message, expected: str) -> Grade:
     return Grade(PARTIAL * right / max(1, len(words)), reason)
 
 
+def mentions(said: str, phrase: str) -> bool:
+    """Whether plain text, with a blank at both ends, holds a phrase: "cup" also as "cups", but "no" not as "now"."""
+    wanted = plain(phrase)
+    return f" {wanted}{' ' * (len(wanted) < 3)}" in said
+
+
 def grade_mentions(reply: Message, must: Sequence[Sequence[str]], never: Sequence[str], expected_length: int) -> Grade:
     """1 if the reply says a phrase of every group in `must`, less for fewer, 0 where it says one of `never`."""
     said = f" {plain(reply.text)} "
     for phrase in never:
         if f" {plain(phrase)} " in said:
             return Grade(0.0, f"says {phrase!r}")
-    missing = [group for group in must if not any(f" {plain(phrase)} " in said for phrase in group)]
+    missing = [group for group in must if not any(mentions(said, phrase) for phrase in group)]
     if missing:
         share = 1 - len(missing) / len(must)
         return Grade(PARTIAL * share, f"says nothing of {missing[0][0]!r}")

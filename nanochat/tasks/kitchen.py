@@ -2,13 +2,19 @@
 
 import random
 import re
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from functools import cache, cached_property
 
-from nanochat.data.recipes import Recipe, recipe_text
+from nanochat.data.quantities import format_amount, in_grams, scaled
+from nanochat.data.recipes import Recipe, duration_text, recipe_text
 from nanochat.data.split import held_out
+from nanochat.tasks.measures import convert
+from nanochat.tasks.spelling import LETTERS
 from nanochat.tasks.task import Split
-from nanochat.tools import CUT, NO_RECIPE, Calculator, Find, Tool, title_names
+from nanochat.tasks.wording import rows_of
+from nanochat.tools import CUT, NO_RECIPE, Calculator, Find, Notes, Tool, Wish, title_names
 
 # Of a recipe, `find` shows about so many characters: with the answer that repeats them, some 350 tokens of 512.
 LIMIT = 600
@@ -27,12 +33,17 @@ class Kitchen:
 
     def __init__(self, recipes: Sequence[Recipe], limit: int = LIMIT) -> None:
         self.recipes = {recipe.title: recipe for recipe in recipes}
-        self.find = Find({title: recipe_text(recipe) for title, recipe in self.recipes.items()}, limit)
+        texts = {title: fitted_text(recipe, limit) for title, recipe in self.recipes.items()}
+        self.find = Find(texts, limit, adapt=self.adapted, notes=shelves())
+
+    def adapted(self, title: str, wish: Wish) -> str:
+        """The ingredients of a recipe as they are wished."""
+        return adapted(self.recipes[title], wish)
 
     @property
     def tools(self) -> dict[str, Tool]:
         """What the assistant may call. `find` knows every recipe, those of the held-out side too."""
-        return {"calculator": Calculator(), "find": self.find}
+        return {"calculator": Calculator(convert), "find": self.find}
 
     @cached_property
     def sides(self) -> dict[bool, list[Recipe]]:
@@ -58,6 +69,99 @@ class Kitchen:
     def shown(self, recipe: Recipe) -> str:
         """What `find` answers for this recipe."""
         return self.find(recipe.title)
+
+
+# Shelves of notes, by the words that a query for them begins with.
+WHAT, INSTEAD, TIP = "what is", "instead of", "tip"
+SUPPOSED = 4  # people that a recipe is taken to serve where it does not say
+
+
+@cache
+def shelves() -> dict[str, Callable[[str], str]]:
+    """Our own notes: what things are, what replaces what, and small advice, named by the ways to ask for it."""
+    return {
+        WHAT: Notes([([row["item"]], row["reply"]) for row in rows_of("knowledge.jsonl")], 0.75, surplus=0.6),
+        INSTEAD: Notes([([row["item"]], row["reply"]) for row in rows_of("substitutions.jsonl")], 0.6, surplus=0.6),
+        TIP: Notes([(row["train"], row["replies"][0]) for row in rows_of("howto.jsonl")], 0.45, surplus=0.3),
+        **LETTERS,
+    }
+
+
+DIFFICULTY = {1: "very easy", 2: "easy", 3: "medium", 4: "hard", 5: "very hard"}
+
+
+def time_answer(recipe: Recipe) -> str:
+    """How long it takes, or that the recipe does not say."""
+    if recipe.minutes is None:
+        return "The recipe does not say how long it takes."
+    return f"It takes {duration_text(recipe.minutes)}."
+
+
+def servings_answer(recipe: Recipe) -> str:
+    """How many it serves, or that the recipe does not say."""
+    return "The recipe does not say how many it serves." if recipe.servings is None else f"It serves {recipe.servings}."
+
+
+def difficulty_answer(recipe: Recipe) -> str:
+    """How hard it is, or that the recipe does not say."""
+    if recipe.difficulty is None:
+        return "The recipe does not say how hard it is."
+    return f"Difficulty {recipe.difficulty} of 5: {DIFFICULTY[recipe.difficulty]}."
+
+
+def step_answer(recipe: Recipe, number: int) -> str:
+    """One step, or how many there are."""
+    return recipe.steps[number - 1] if 1 <= number <= len(recipe.steps) else f"It has {len(recipe.steps)} steps."
+
+
+def adapted(recipe: Recipe, wish: Wish) -> str:
+    """What is wished of a recipe, as one would say it."""
+    if wish.part.startswith("step"):
+        return step_answer(recipe, int(wish.part.split()[1]))
+    if wish.part in ("time", "servings", "difficulty"):
+        return {"time": time_answer, "servings": servings_answer, "difficulty": difficulty_answer}[wish.part](recipe)
+    if wish.people or wish.times or wish.grams:
+        return amounts(recipe, wish)
+    return "\n".join(f"- {line}" for line in recipe.ingredients)
+
+
+def amounts(recipe: Recipe, wish: Wish) -> str:
+    """The ingredients of a recipe for so many people, so many times over, or by weight.
+
+    A line whose amounts nobody can scale for sure stays as it is, and says so.
+    """
+    factor, head = Fraction(1), recipe.title
+    if wish.people:
+        factor = Fraction(wish.people, recipe.servings or SUPPOSED)
+        head += f" for {wish.people}" + ("" if recipe.servings else f", if the recipe serves {SUPPOSED}")
+    elif wish.times:
+        factor = wish.times
+        head += f", {format_amount(factor)} times"
+    lines = [scaled_or_marked(line, factor) for line in recipe.ingredients]
+    if wish.grams:
+        head, lines = f"{head}, by weight", [in_grams(line) for line in lines]
+    return "\n".join([f"{head}:", *(f"- {line}" for line in lines)])
+
+
+def scaled_or_marked(line: str, factor: Fraction) -> str:
+    """`line` times `factor`, or with a mark where its amounts cannot be placed; one without amounts as it is."""
+    if factor == 1 or not re.search(r"\d", line):
+        return line
+    return scaled(line, factor) or scaled(without_remarks(line), factor) or f"{line} (not scaled)"
+
+
+def without_remarks(line: str) -> str:
+    """An ingredient line without what stands in brackets."""
+    return re.sub(r"\s*\([^()]*\)", "", line)
+
+
+def fitted_text(recipe: Recipe, limit: int) -> str:
+    """The recipe's text; where it is longer than `limit`, without remarks in brackets, to leave room for its steps."""
+    text = recipe_text(recipe)
+    if len(text) <= limit:
+        return text
+    lines = map(without_remarks, recipe.ingredients)
+    return recipe_text(replace(recipe, ingredients=tuple(line for line in lines if line)))
 
 
 def spoken_names(title: str) -> list[str]:

@@ -8,6 +8,9 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from nanochat.errors import ToolError
+from nanochat.tools import print_number
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -77,6 +80,47 @@ def amount(number: str, unit: Unit) -> str:
     if unit.singular == "dollar":
         return f"${number}"
     return f"{number} {unit.singular if number in ('1', '1/2', '1/3', '1/4', '2/3', '3/4') else unit.plural}"
+
+
+ASKED = re.compile(r"\s*([\d./ ]+?)\s*(?:degrees?\s+)?((?:°|[^\W\d]).*?) in (?:degrees?\s+)?(.+?)\s*", re.IGNORECASE)
+
+
+def convert(asked: str) -> str:
+    """The answer to "3 ounces in grams". Raises ToolError for units that are unknown or of two kinds.
+
+    >>> convert("3 ounces in grams"), convert("350 °F in celsius"), convert("2 tablespoons in teaspoons")
+    ('85.05 grams', '176.67 °C', '6 teaspoons')
+    """
+    found = ASKED.fullmatch(asked)
+    one, other = (unit_named(found[2]), unit_named(found[3])) if found else (None, None)
+    if found is None or one is None or other is None:
+        raise ToolError("write an amount and two units, as in: calculator 3 ounces in grams")
+    try:
+        value = converted(fraction(found[1]), one, other)
+    except (ValueError, ZeroDivisionError):
+        raise ToolError("that is not a number") from None
+    return amount(print_number(value), other)
+
+
+def converted(value: Fraction, one: Unit, other: Unit) -> Fraction:
+    """`value` of one unit in another. Raises ToolError where they measure different things."""
+    if {one.kind, other.kind} == {"temperature"}:
+        if one is other:
+            return value
+        return (value - 32) * 5 / 9 if other.singular == "°C" else value * 9 / 5 + 32
+    if one.kind == other.kind:
+        return value * fraction(one.worth) / fraction(other.worth)
+    # The bridge that starts at one of the two units, else any between their kinds: kitchens round each on its own.
+    ends = {one.singular, other.singular}
+    for (name, into), factor in sorted(BRIDGES.items(), key=lambda bridge: bridge[0][0] not in ends):
+        customary, metric = BY_NAME[name], BY_NAME[into]
+        if (one.kind, other.kind) == (customary.kind, metric.kind):
+            each = fraction(factor) / fraction(customary.worth)
+            return value * fraction(one.worth) * each / fraction(other.worth)
+        if (one.kind, other.kind) == (metric.kind, customary.kind):
+            each = fraction(factor) / fraction(customary.worth)
+            return value * fraction(one.worth) / each / fraction(other.worth)
+    raise ToolError(f"{one.plural} and {other.plural} measure different things")
 
 
 def fraction(text: str) -> Fraction:

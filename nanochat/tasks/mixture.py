@@ -7,6 +7,7 @@ from typing import Literal
 from nanochat import keyed
 from nanochat.data.recipes import Recipe
 from nanochat.tasks.arithmetic import Arithmetic
+from nanochat.tasks.chain import Chain
 from nanochat.tasks.choice import Choice
 from nanochat.tasks.copying import CopyRecipes, CopyStrings
 from nanochat.tasks.follow_up import FollowUp
@@ -16,7 +17,7 @@ from nanochat.tasks.recipes import Recipes
 from nanochat.tasks.scaling import Scaling
 from nanochat.tasks.spelling import Spelling
 from nanochat.tasks.stories import Stories
-from nanochat.tasks.talk import Substitutions, Talk
+from nanochat.tasks.talk import Allergies, HowTo, Knowledge, Substitutions, Talk
 from nanochat.tasks.task import Example, Split, Task
 from nanochat.tasks.units import Units
 from nanochat.tasks.unknown import UnknownDish
@@ -30,30 +31,38 @@ Size = Literal["", "tiny"]
 # for and keeps the skills; reinforcement takes what a program can check and a fine-tuned model still gets wrong.
 MIXTURES: dict[str, Table] = {
     "midtrain": {
-        "copy_strings": 30,
-        "copy_recipes": 25,
+        "copy_strings": 32,
+        "copy_recipes": 8,
         "recipes": 10,
-        "arithmetic": 9,
-        "stories": 6,
-        "scaling": 6,
-        "units": 5,
-        "spelling": 5,
-        "choice": 4,
-    },
-    "sft": {
-        "recipes": 30,
-        "follow_up": 8,
-        "unknown_dish": 5,
-        "pantry": 6,
-        "small_talk": 12,
-        "limits": 7,
-        "substitutions": 4,
+        "follow_up": 4,
         "arithmetic": 7,
         "stories": 6,
-        "scaling": 6,
-        "units": 5,
-        "spelling": 2,
-        "choice": 2,
+        "scaling": 4,
+        "units": 3,
+        "knowledge": 4,
+        "small_talk": 10,
+        "limits": 6,
+        "spelling": 3,
+        "choice": 3,
+    },
+    "sft": {
+        "recipes": 9,
+        "follow_up": 7,
+        "chain": 4,
+        "unknown_dish": 4,
+        "pantry": 3,
+        "small_talk": 22,
+        "limits": 14,
+        "allergies": 1,
+        "substitutions": 3,
+        "knowledge": 7,
+        "how_to": 3,
+        "arithmetic": 6,
+        "stories": 5,
+        "scaling": 3,
+        "units": 3,
+        "spelling": 3,
+        "choice": 3,
     },
     "rl": {
         "arithmetic": 25,
@@ -85,6 +94,10 @@ SUITES = {
     "ingredient_f1": Suite(("recipes",), "test"),
     "copy_accuracy": Suite(("copy_strings", "copy_recipes"), "test"),
     "choice_accuracy": Suite(("choice",), "test"),
+    "follow_up_accuracy": Suite(("follow_up",), "test"),
+    "notes_accuracy": Suite(("knowledge", "substitutions", "how_to"), "test"),
+    "talk_accuracy": Suite(("small_talk", "limits", "allergies"), "test"),
+    "unknown_accuracy": Suite(("unknown_dish",), "test"),
 }
 
 
@@ -106,9 +119,13 @@ def catalogue(recipes: Sequence[Recipe], limit: int = LIMIT) -> dict[str, Task]:
         Pantry(kitchen),
         Talk("small_talk", "smalltalk.jsonl"),
         Talk("limits", "limits.jsonl"),
-        Substitutions(),
+        Substitutions(kitchen),
+        Knowledge(kitchen),
+        HowTo(kitchen),
+        Allergies(kitchen),
     ]
-    return {task.name: task for task in tasks}
+    by_name = {task.name: task for task in tasks}
+    return by_name | {"chain": Chain(by_name)}
 
 
 def tools_for(recipes: Sequence[Recipe], limit: int = LIMIT) -> dict[str, Tool]:

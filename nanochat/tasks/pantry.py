@@ -6,7 +6,7 @@ from nanochat import keyed
 from nanochat.tasks.grading import PARTIAL, plain, tidy
 from nanochat.tasks.kitchen import Kitchen
 from nanochat.tasks.task import Example, Grade, Split, dialogue, on_side
-from nanochat.tasks.wording import Wordings
+from nanochat.tasks.wording import wordings
 from nanochat.tokenizer.chat import Call, Message, Output, Text
 from nanochat.tools import NO_RECIPE
 
@@ -20,30 +20,7 @@ STAPLES = re.findall(
     """,
 )
 
-WITH = Wordings(
-    "pantry.with",
-    train=(
-        "What can I cook with {list}?",
-        "What can I make with {list}?",
-        "I have {list}. What can I cook?",
-        "I have {list}. What can I make?",
-        "I only have {list}. Any recipes?",
-        "Recipes with {list}?",
-        "Give me something with {list}.",
-        "There is {list} in my kitchen. What can I make?",
-        "Find a recipe with {list}.",
-        "A dish with {list}, please.",
-        "Do you know something with {list}?",
-        "What could I cook from {list}?",
-    ),
-    test=(
-        "My fridge holds {list}. What is for dinner?",
-        "Use up my {list}: what do you suggest?",
-        "All I bought is {list}. What now?",
-        "I would like to use {list}. What goes?",
-        "{list} are left over. Can I turn that into a meal?",
-    ),
-)
+WITH = wordings("pantry.with")
 
 
 class Pantry:
@@ -64,9 +41,9 @@ class Pantry:
         question = WITH.ask(split, draw, {"list": listed(items)})
         argument = f"with {question.fields['list']}"
         found = self.kitchen.find(argument)
-        answer = f"You could make {either(found.split(chr(10)))}."
-        parts = (Call("find", argument), Output(found), Text(answer))
-        return Example(dialogue(question.text, parts), {"items": items, "titles": found.split("\n")}, question.wording)
+        parts = (Call("find", argument), Output(found), Text(found))
+        truth: dict[str, object] = {"items": items, "titles": self.kitchen.find.holding(argument)}
+        return Example(dialogue(question.text, parts), truth, question.wording)
 
     def grade(self, example: Example, reply: Message) -> Grade:
         titles, items = example.truth["titles"], example.truth["items"]
@@ -74,7 +51,7 @@ class Pantry:
         calls = [part for part in reply.parts if isinstance(part, Call)]
         if not calls or calls[0].tool != "find" or not calls[0].argument.lower().startswith("with "):
             return Grade(0.0, "did not look for the ingredients")
-        if self.kitchen.find(calls[0].argument).split("\n") != titles:
+        if self.kitchen.find.holding(calls[0].argument) != titles:
             return Grade(0.1, "looked for other ingredients")
         named = sum(f" {plain(title)} " in f" {plain(reply.text)} " for title in titles)
         if named < len(titles):
@@ -85,8 +62,3 @@ class Pantry:
 def listed(items: list[str]) -> str:
     """ "eggs, flour and milk"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def either(titles: list[str]) -> str:
-    """ "Pancakes, Waffles or Bread"."""
-    return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} or {titles[-1]}"

@@ -1,21 +1,24 @@
-"""Questions about a dish: the model calls `find`, then copies what was asked for out of the recipe that comes back."""
+"""Questions about a dish: the model asks `find` for what is wanted of it, then repeats what comes back.
+
+What is wanted stands in the call. A model this small forgets it while it reads a whole recipe, and answers a question
+for the ingredients with the number of servings (LOG.md, 2026-11-22).
+"""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from nanochat import keyed
-from nanochat.data.recipes import Recipe, duration_text
-from nanochat.tasks.grading import grade_mentions, grade_number, line_f1, stated_numbers
-from nanochat.tasks.kitchen import Kitchen, ingredient_lines
+from nanochat.data.recipes import Recipe
+from nanochat.tasks.grading import SMALL, grade_mentions, grade_number, line_f1, stated_numbers
+from nanochat.tasks.kitchen import Kitchen, difficulty_answer, ingredient_lines, servings_answer, time_answer
 from nanochat.tasks.task import Example, Grade, Split, dialogue
-from nanochat.tasks.wording import Question, Wordings
+from nanochat.tasks.wording import Question, Wordings, wordings
 from nanochat.tokenizer.chat import Call, Message, Output, Part, Text
 from nanochat.tools import NO_RECIPE
 
 FOUND = 0.2  # for calling `find` with the right dish, whatever is said then
-DIFFICULTY = {1: "very easy", 2: "easy", 3: "medium", 4: "hard", 5: "very hard"}
 NOT_SAID = (
     "does not say",
     "doesn't say",
@@ -28,144 +31,11 @@ NOT_SAID = (
 )
 MINUTES = {"minute": 1, "hour": 60, "day": 1440}
 
-MAKE = Wordings(
-    "recipes.make",
-    train=(
-        "How do I make {dish}?",
-        "How do you make {dish}?",
-        "How to make {dish}?",
-        "Recipe for {dish}",
-        "{dish} recipe",
-        "I want to make {dish}.",
-        "I want to cook {dish}. How?",
-        "Give me a recipe for {dish}.",
-        "Can you give me the recipe for {dish}?",
-        "How can I cook {dish}?",
-        "Do you have a recipe for {dish}?",
-        "Please show me how to make {dish}.",
-        "I need a recipe for {dish}.",
-        "Tell me how to make {dish}.",
-        "{dish}, please!",
-        "{dish}",
-        "I would like to bake {dish}.",
-        "Find {dish}.",
-        "What is the recipe for {dish}?",
-    ),
-    test=(
-        "Could you explain how {dish} is made?",
-        "We would love to have {dish} tonight. How does it go?",
-        "Teach me to make {dish}.",
-        "Look up {dish} for me.",
-        "My guests want {dish}. What do I do?",
-        "I have never made {dish} before, can you help?",
-        "Any idea how to prepare {dish}?",
-    ),
-)
-INGREDIENTS = Wordings(
-    "recipes.ingredients",
-    train=(
-        "What are the ingredients of {dish}?",
-        "What do I need for {dish}?",
-        "What is in {dish}?",
-        "Which ingredients are in {dish}?",
-        "What goes into {dish}?",
-        "Ingredients for {dish}?",
-        "{dish} ingredients",
-        "List the ingredients of {dish}.",
-        "What must I buy for {dish}?",
-        "What do I need to make {dish}?",
-        "Give me the ingredients for {dish}.",
-        "Tell me what is in {dish}.",
-    ),
-    test=(
-        "I am at the shop and want to make {dish}. What do I get?",
-        "Write me a shopping list for {dish}.",
-        "What does one put in {dish}?",
-        "Which things do I have to have at home for {dish}?",
-        "{dish}: what is it made of?",
-    ),
-)
-TIME = Wordings(
-    "recipes.time",
-    train=(
-        "How long does {dish} take?",
-        "How long do I need for {dish}?",
-        "How much time does {dish} take?",
-        "How many minutes does it take to make {dish}?",
-        "What time do I need to cook {dish}?",
-        "How long must I cook {dish}?",
-        "Is {dish} quick to make?",
-        "Time for {dish}?",
-    ),
-    test=(
-        "If I start {dish} now, when do we eat?",
-        "Do I have enough time for {dish}? How long is it?",
-        "Tell me how long {dish} keeps me in the kitchen.",
-        "How long until {dish} is ready?",
-    ),
-)
-SERVINGS = Wordings(
-    "recipes.servings",
-    train=(
-        "How many people does {dish} serve?",
-        "How many servings does {dish} make?",
-        "For how many people is {dish}?",
-        "How many does the recipe for {dish} serve?",
-        "How many can eat {dish}?",
-        "How many portions of {dish} does it make?",
-        "Servings of {dish}?",
-        "{dish}: for how many people?",
-    ),
-    test=(
-        "How many guests can I feed with {dish}?",
-        "Is {dish} enough for a family? How many does it serve?",
-        "Tell me the number of servings of {dish}.",
-        "If I make {dish}, how many plates do I set?",
-    ),
-)
-HARD = Wordings(
-    "recipes.difficulty",
-    train=(
-        "Is {dish} hard to make?",
-        "How hard is {dish}?",
-        "How difficult is {dish}?",
-        "Is {dish} easy?",
-        "Is {dish} difficult to cook?",
-        "How easy is it to make {dish}?",
-        "Difficulty of {dish}?",
-        "Can a beginner make {dish}?",
-    ),
-    test=(
-        "I am new to cooking. Is {dish} too much for me?",
-        "How much skill does {dish} take?",
-        "Would I manage {dish}? How hard is it?",
-        "Tell me how difficult {dish} is.",
-    ),
-)
-
-
-def time_answer(recipe: Recipe) -> str:
-    """How long it takes, or that the recipe does not say."""
-    if recipe.minutes is None:
-        return "The recipe does not say how long it takes."
-    return f"It takes {duration_text(recipe.minutes)}."
-
-
-def servings_answer(recipe: Recipe) -> str:
-    """How many it serves, or that the recipe does not say."""
-    return "The recipe does not say how many it serves." if recipe.servings is None else f"It serves {recipe.servings}."
-
-
-def difficulty_answer(recipe: Recipe) -> str:
-    """How hard it is, or that the recipe does not say."""
-    if recipe.difficulty is None:
-        return "The recipe does not say how hard it is."
-    return f"Difficulty {recipe.difficulty} of 5: {DIFFICULTY[recipe.difficulty]}."
-
-
-def ingredients_answer(shown: str) -> str:
-    """The ingredient lines of a recipe as `find` shows it."""
-    return "\n".join(f"- {line}" for line in ingredient_lines(shown))
+MAKE = wordings("recipes.make")
+INGREDIENTS = wordings("recipes.ingredients")
+TIME = wordings("recipes.time")
+SERVINGS = wordings("recipes.servings")
+HARD = wordings("recipes.difficulty")
 
 
 @dataclass(frozen=True)
@@ -181,7 +51,8 @@ FACTS = {
     "servings": Fact(SERVINGS, servings_answer),
     "difficulty": Fact(HARD, difficulty_answer),
 }
-KINDS = ("make",) * 4 + ("ingredients",) * 3 + tuple(FACTS)
+SCALED = wordings("recipes.scaled")
+KINDS = ("make",) * 5 + ("ingredients",) * 3 + ("scaled", *FACTS)
 
 
 class Recipes:
@@ -196,16 +67,20 @@ class Recipes:
         draw = keyed.rng(seed, self.name, split, index)
         kind = draw.choice(KINDS)
         among = stating(self.kitchen.side(split), kind) if kind in FACTS and draw.random() < 0.8 else None
-        recipe, question = asked(self.kitchen, question_of(kind), split, draw, among or None)
-        shown = self.kitchen.shown(recipe)
-        parts = (Call("find", question.fields["dish"]), Output(shown), Text(answer_to(kind, recipe, shown)))
-        truth: dict[str, object] = {"kind": kind, "title": recipe.title}
+        n = draw.randint(2, 16)
+        recipe, question = asked(
+            self.kitchen, question_of(kind), split, draw, among or None, {"n": number_as_said(n, draw)}
+        )
+        query = query_for(kind, question.fields["dish"]) + (f" for {n}" if kind == "scaled" else "")
+        shown = self.kitchen.find(query)
+        parts = (Call("find", query), Output(shown), Text(shown))
+        truth: dict[str, object] = {"kind": kind, "title": recipe.title, "shown": shown}
         return Example(dialogue(question.text, parts), truth, question.wording)
 
     def grade(self, example: Example, reply: Message) -> Grade:
         if not self.found(example, reply):
             return Grade(0.0, "did not find the dish")
-        return grade_about(self.kitchen, self.recipe(example), str(example.truth["kind"]), reply)
+        return grade_about(self.recipe(example), str(example.truth["kind"]), str(example.truth["shown"]), reply)
 
     def recipe(self, example: Example) -> Recipe:
         """The recipe that the question is about."""
@@ -218,14 +93,18 @@ class Recipes:
 
 def question_of(kind: str) -> Wordings:
     """The wordings of a kind of question."""
-    return FACTS[kind].wordings if kind in FACTS else {"make": MAKE, "ingredients": INGREDIENTS}[kind]
+    return FACTS[kind].wordings if kind in FACTS else {"make": MAKE, "ingredients": INGREDIENTS, "scaled": SCALED}[kind]
 
 
-def answer_to(kind: str, recipe: Recipe, shown: str) -> str:
-    """The reference answer to a question of this kind, given what `find` shows of the recipe."""
-    if kind in FACTS:
-        return FACTS[kind].answer(recipe)
-    return shown if kind == "make" else ingredients_answer(shown)
+def query_for(kind: str, dish: str) -> str:
+    """What `find` is asked for a question of this kind about this dish."""
+    named = {"minutes": "time"}.get(kind, kind)
+    return dish if kind in ("make", "scaled") else f"{named} of {dish}"
+
+
+def number_as_said(n: int, draw: random.Random) -> str:
+    """A number in digits, or seldom as a word."""
+    return SMALL[n] if n < len(SMALL) and draw.random() < 0.5 else str(n)
 
 
 def stating(recipes: Sequence[Recipe], fact: str) -> list[Recipe]:
@@ -234,13 +113,18 @@ def stating(recipes: Sequence[Recipe], fact: str) -> list[Recipe]:
 
 
 def asked(
-    kitchen: Kitchen, wordings: Wordings, split: Split, draw: random.Random, among: Sequence[Recipe] | None = None
+    kitchen: Kitchen,
+    wordings: Wordings,
+    split: Split,
+    draw: random.Random,
+    among: Sequence[Recipe] | None = None,
+    fields: Mapping[str, str] | None = None,
 ) -> tuple[Recipe, Question]:
     """A recipe and a question about it, whose words for the dish, typos included, make `find` find it."""
     recipe, name = kitchen.dish(split, draw, among)
-    question = wordings.ask(split, draw, {"dish": name}, slips=("dish",))
+    question = wordings.ask(split, draw, {"dish": name, **(fields or {})}, slips=("dish",))
     while kitchen.find.match(question.fields["dish"]) != recipe.title:
-        question = wordings.ask(split, draw, {"dish": recipe.title})
+        question = wordings.ask(split, draw, {"dish": recipe.title, **(fields or {})})
     return recipe, question
 
 
@@ -250,14 +134,14 @@ def finds(kitchen: Kitchen, title: str, reply: Message) -> bool:
     return bool(calls) and calls[0].tool == "find" and kitchen.find.match(calls[0].argument) == title
 
 
-def grade_about(kitchen: Kitchen, recipe: Recipe, kind: str, reply: Message) -> Grade:
-    """How well the text answers a question of this kind about this recipe; at least FOUND."""
+def grade_about(recipe: Recipe, kind: str, shown: str, reply: Message) -> Grade:
+    """How well the text answers a question of this kind about a recipe, given what `find` shows; at least FOUND."""
     text = reply.text
-    if kind == "make":
-        share = line_f1(kitchen.shown(recipe).split("\n"), text.split("\n"))
+    if kind in ("make", "scaled"):
+        share = line_f1(shown.split("\n"), text.split("\n"))
         return Grade(1.0, "right") if share == 1 else Grade(FOUND + 0.6 * share, f"{share:.0%} of the lines")
     if kind == "ingredients":
-        share = line_f1(ingredient_lines(kitchen.shown(recipe)), ingredient_lines(text))
+        share = line_f1(ingredient_lines(shown), ingredient_lines(text))
         return Grade(1.0, "right") if share == 1 else Grade(FOUND + 0.6 * share, f"{share:.0%} of the ingredients")
     grade = grade_fact(recipe, kind, reply)
     return Grade(max(FOUND, grade.reward), grade.reason)
@@ -289,6 +173,9 @@ def ingredient_f1(recipe: Recipe, text: str) -> float:
     return line_f1(recipe.ingredients, ingredient_lines(text))
 
 
+UNKNOWN = "I have no recipe for that. Is it spelled right?"
+
+
 def not_found(dish: str) -> tuple[Part, ...]:
     """The honest reply to a question about a dish that `find` does not know."""
-    return Call("find", dish), Output(NO_RECIPE), Text(f"I have no recipe for {dish}. Is it spelled right?")
+    return Call("find", dish), Output(NO_RECIPE), Text(UNKNOWN)

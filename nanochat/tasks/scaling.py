@@ -7,7 +7,7 @@ from nanochat import keyed
 from nanochat.tasks.arithmetic import by_calculator, grade_calculation
 from nanochat.tasks.measures import fraction
 from nanochat.tasks.task import Example, Grade, Split, dialogue, on_side
-from nanochat.tasks.wording import Wordings
+from nanochat.tasks.wording import wordings
 from nanochat.tokenizer.chat import Message
 from nanochat.tools import Calculator
 
@@ -41,66 +41,9 @@ MEASURED = (
 YIELDS = ("cookies", "muffins", "pancakes", "rolls", "tarts", "waffles", "scones", "dumplings")
 DISHES = ("soup", "stew", "curry", "salad", "sauce", "pie", "cake", "casserole", "pudding", "chili", "bread")
 
-SERVINGS = Wordings(
-    "scaling.servings",
-    train=(
-        "{amount} of {item} serve {a}. How much for {b}?",
-        "{amount} of {item} are for {a} people. How much do I need for {b}?",
-        "My recipe has {amount} of {item} for {a} people. How much for {b} people?",
-        "A {dish} for {a} needs {amount} of {item}. How much {item} for {b}?",
-        "For {a} people I use {amount} of {item}. How much for {b}?",
-        "The {dish} serves {a} with {amount} of {item}. I cook for {b}. How much {item}?",
-        "If {a} people need {amount} of {item}, how much do {b} people need?",
-        "The recipe serves {a} and uses {amount} {item}. How much {item} for {b} people?",
-        "I want to serve {b}, but the recipe with {amount} of {item} is for {a}. How much {item}?",
-        "Scale {amount} of {item} from {a} to {b} people.",
-    ),
-    test=(
-        "{amount} of {item} feed {a}. What do I need to feed {b}?",
-        "We are {b} at the table, and the {dish} for {a} takes {amount} of {item}. How much {item}?",
-        "The book says {amount} {item} for {a}. There are {b} of us. How much is it then?",
-        "I have guests: {b} people. For {a} it would be {amount} of {item}. What do I take?",
-        "{amount} {item} is enough for {a} servings. Tell me the amount for {b} servings.",
-    ),
-)
-PIECES = Wordings(
-    "scaling.pieces",
-    train=(
-        "{amount} of {item} make {a} {things}. How much for {b}?",
-        "I need {amount} of {item} for {a} {things}. How much for {b} {things}?",
-        "The recipe takes {amount} {item} for {a} {things}. I want {b}.",
-        "{a} {things} need {amount} of {item}. How much do {b} {things} need?",
-        "A recipe for {a} {things} has {amount} of {item}. I want to make {b} {things}. How much {item}?",
-        "For {a} {things} I use {amount} of {item}. How much {item} for {b}?",
-        "How much {item} for {b} {things}, if {a} {things} take {amount}?",
-        "{amount} {item} is for {a} {things}. How much for {b} {things}?",
-    ),
-    test=(
-        "With {amount} of {item} I get {a} {things}. What do I need to get {b}?",
-        "My {things} recipe gives {a} pieces from {amount} of {item}. I want {b} pieces. How much {item}?",
-        "To bake {a} {things} takes {amount} {item}. Tell me how much {b} take.",
-        "I would like {b} {things}. For {a} you use {amount} of {item}. What do I take?",
-    ),
-)
-TIMES = Wordings(
-    "scaling.times",
-    train=(
-        "How much is {times} {amount} of {item}?",
-        "My recipe has {amount} of {item}. I want to make it {times}. How much {item}?",
-        "I make the recipe {times}. It needs {amount} {item}. How much is that?",
-        "Give me {amount} of {item}, {times}.",
-        "What is {amount} of {item} {times}?",
-        "I cook a {dish} with {amount} of {item}, but {times}. How much {item} do I need?",
-        "Take {amount} {item} {times}. How much?",
-        "{amount} of {item}, {times}: how much is it?",
-    ),
-    test=(
-        "The {dish} calls for {amount} of {item} and I make it {times}. What do I need?",
-        "I want the {dish} {times}. It has {amount} {item}. How much {item} is it then?",
-        "Tell me what {amount} of {item} is {times}.",
-        "If I take {amount} of {item} {times}, how much do I have?",
-    ),
-)
+SERVINGS = wordings("scaling.servings")
+PIECES = wordings("scaling.pieces")
+TIMES = wordings("scaling.times")
 FACTORS = {"doubled": "*2", "twice": "*2", "3 times": "*3", "4 times": "*4", "halved": "/2", "tripled": "*3"}
 KINDS = {"servings": SERVINGS, "pieces": PIECES, "times": TIMES}
 

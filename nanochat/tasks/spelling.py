@@ -1,12 +1,14 @@
-"""Letters of words, which a model that reads tokens cannot see: it must know how each token is spelled."""
+"""Letters of words, which a model that reads tokens cannot see. It would have to learn each by heart; so it looks."""
 
 import re
+from collections.abc import Callable
 
 from nanochat import keyed
+from nanochat.errors import ToolError
 from nanochat.tasks.grading import plain, repeats
 from nanochat.tasks.task import Example, Grade, Split, dialogue, is_held_out
-from nanochat.tasks.wording import Wordings
-from nanochat.tokenizer.chat import Message
+from nanochat.tasks.wording import wordings
+from nanochat.tokenizer.chat import Call, Message, Output, Text
 
 WORDS = re.findall(
     "[a-z]+",
@@ -29,107 +31,26 @@ WORDS = re.findall(
     """,
 )
 
-SPELL = Wordings(
-    "spelling.spell",
-    train=(
-        "Spell {word}.",
-        "How do you spell {word}?",
-        "How is {word} spelled?",
-        "Spell the word {word}.",
-        "Can you spell {word}?",
-        "Spell {word} for me.",
-        "Write {word} letter by letter.",
-        "What are the letters of {word}?",
-        "Please spell {word}.",
-    ),
-    test=(
-        "I can't spell {word}. Help me.",
-        "Which letters make up {word}?",
-        "Say {word} one letter at a time.",
-        "Give me the spelling of {word}.",
-    ),
-)
-COUNT = Wordings(
-    "spelling.count",
-    train=(
-        "How many {letter}'s are in {word}?",
-        "How many times is {letter} in {word}?",
-        "How often does {word} have the letter {letter}?",
-        "Count the {letter}'s in {word}.",
-        "How many {letter} are there in {word}?",
-        "How many letters {letter} does {word} have?",
-        "Count the letter {letter} in {word}.",
-        "In {word}, how many {letter}'s are there?",
-    ),
-    test=(
-        "Tell me how often {letter} comes up in {word}.",
-        "I wonder how many {letter}'s {word} has.",
-        "What is the number of {letter}'s in {word}?",
-        "Does {word} have one {letter} or more? How many?",
-    ),
-)
-LENGTH = Wordings(
-    "spelling.length",
-    train=(
-        "How many letters are in {word}?",
-        "How many letters does {word} have?",
-        "How long is the word {word}?",
-        "Count the letters of {word}.",
-        "How many letters has {word}?",
-        "{word}: how many letters?",
-        "The word {word} has how many letters?",
-        "Count the letters in {word}.",
-    ),
-    test=(
-        "Tell me how many letters {word} has.",
-        "What is the number of letters in {word}?",
-        "If I write {word}, how many letters is that?",
-        "Letters in {word}, how many?",
-    ),
-)
-FIRST = Wordings(
-    "spelling.first",
-    train=(
-        "What letter does {word} start with?",
-        "What is the first letter of {word}?",
-        "Which letter does {word} begin with?",
-        "{word} starts with which letter?",
-        "With which letter does {word} start?",
-        "The first letter of {word}?",
-        "What does {word} begin with?",
-        "Tell me the first letter of {word}.",
-    ),
-    test=(
-        "Under which letter do I find {word}?",
-        "Give me the letter at the start of {word}.",
-        "What is the letter that {word} begins with?",
-        "How does {word} begin?",
-    ),
-)
-LAST = Wordings(
-    "spelling.last",
-    train=(
-        "What letter does {word} end with?",
-        "What is the last letter of {word}?",
-        "Which letter does {word} end in?",
-        "{word} ends with which letter?",
-        "With which letter does {word} end?",
-        "The last letter of {word}?",
-        "What does {word} end with?",
-        "Tell me the last letter of {word}.",
-    ),
-    test=(
-        "Give me the letter at the end of {word}.",
-        "How does {word} end?",
-        "What letter stands last in {word}?",
-        "What is the letter that {word} ends on?",
-    ),
-)
+SPELL = wordings("spelling.spell")
+COUNT = wordings("spelling.count")
+LENGTH = wordings("spelling.length")
+FIRST = wordings("spelling.first")
+LAST = wordings("spelling.last")
 KINDS = {"spell": SPELL, "count": COUNT, "length": LENGTH, "first": FIRST, "last": LAST}
 
 
+# What the model asks `find` for each kind of question.
+QUERIES = {
+    "spell": "letters of {word}",
+    "count": "letter {letter} in {word}",
+    "length": "number of letters in {word}",
+    "first": "first letter of {word}",
+    "last": "last letter of {word}",
+}
+
+
 class Spelling:
-    """Spelling words, counting letters, the first and the last letter. Counting spells the word out on the way."""
+    """Spelling words, counting letters, the first and the last letter: looked up, since a token hides its letters."""
 
     name = "spelling"
 
@@ -139,8 +60,10 @@ class Spelling:
         word = draw.choice([word for word in WORDS if is_held_out(word) == (split != "train")])
         letter = draw.choice(word) if draw.random() < 0.85 else draw.choice("abcdefghiklmnoprstuy")
         question = KINDS[kind].ask(split, draw, {"word": word, "letter": letter}, keep=("word", "letter"))
+        said = answer(kind, word, letter)
+        reply = Call("find", QUERIES[kind].format(word=word, letter=letter)), Output(said), Text(said)
         truth: dict[str, object] = {"kind": kind, "word": word, "letter": letter}
-        return Example(dialogue(question.text, answer(kind, word, letter)), truth, question.wording)
+        return Example(dialogue(question.text, reply), truth, question.wording)
 
     def grade(self, example: Example, reply: Message) -> Grade:
         kind, word = str(example.truth["kind"]), str(example.truth["word"])
@@ -155,22 +78,37 @@ class Spelling:
         return Grade(1.0, "right") if right else Grade(0.0, f"not {expected}")
 
 
-def answer(kind: str, word: str, letter: str) -> str:
-    """The reference answer.
+def answer(kind: str, word: str, letter: str = "") -> str:
+    """What is said about the letters of a word.
 
-    >>> answer("spell", "egg", ""), answer("count", "egg", "g"), answer("length", "egg", ""), answer("last", "egg", "")
-    ('e-g-g', 'e g(1) g(2): 2.', 'e(1) g(2) g(3): 3.', 'G.')
+    >>> answer("spell", "egg"), answer("count", "egg", "g"), answer("length", "egg"), answer("last", "egg")
+    ('e-g-g', 'The letter g is in egg 2 times.', 'It has 3 letters.', 'The last letter is G.')
     """
     if kind == "spell":
         return "-".join(word)
     if kind in ("first", "last"):
-        return f"{word[0 if kind == 'first' else -1].upper()}."
-    counted, told = 0, []
-    for sign in word:
-        counts = kind == "length" or sign == letter
-        counted += counts
-        told.append(f"{sign}({counted})" if counts else sign)
-    return f"{' '.join(told)}: {counted}."
+        return f"The {kind} letter is {word[0 if kind == 'first' else -1].upper()}."
+    if kind == "length":
+        return f"It has {len(word)} letters."
+    number = word.count(letter)
+    return f"The letter {letter} is in {word} {number} time{'s' * (number != 1)}."
+
+
+def looked_up(kind: str) -> Callable[[str], str]:
+    """What `find` answers to one kind of query, given what stands behind its first words."""
+
+    def look_up(rest: str) -> str:
+        letter, _, word = rest.strip().lower().rpartition(" in ")
+        if not (word.isalpha() and len(word) <= LONGEST and len(letter) == (kind == "count")):
+            raise ToolError("name one word, as in: find letters of zucchini")
+        return answer(kind, word, letter)
+
+    return look_up
+
+
+LONGEST = 30  # letters of a word
+# What a query begins with -> what answers it.
+LETTERS = {QUERIES[kind].partition(" {")[0]: looked_up(kind) for kind in KINDS}
 
 
 def letters(text: str) -> str:
@@ -179,5 +117,6 @@ def letters(text: str) -> str:
 
 
 def conclusion(text: str) -> str:
-    """The last word of a text: what an answer comes to."""
-    return plain(text).split()[-1] if plain(text) else ""
+    """What an answer comes to: its last number, or else its last word."""
+    numbers = re.findall(r"\d+", text)
+    return numbers[-1] if numbers else (plain(text).split() or [""])[-1]

@@ -4,56 +4,14 @@ import random
 from collections.abc import Mapping
 
 from nanochat import keyed
-from nanochat.tasks.arithmetic import by_calculator, grade_calculation
-from nanochat.tasks.measures import BRIDGES, BY_NAME, UNITS, Unit, amount, fraction
+from nanochat.tasks.arithmetic import grade_calculation
+from nanochat.tasks.measures import BRIDGES, BY_NAME, UNITS, Unit, convert, fraction
 from nanochat.tasks.task import Example, Grade, Split, dialogue, on_side
-from nanochat.tasks.wording import Wordings
-from nanochat.tokenizer.chat import Message
-from nanochat.tools import Calculator
+from nanochat.tasks.wording import wordings
+from nanochat.tokenizer.chat import Call, Message, Output, Text
 
-AMOUNTS = Wordings(
-    "units.amounts",
-    train=(
-        "How many {to} are {n} {of}?",
-        "How many {to} are in {n} {of}?",
-        "{n} {of} in {to}?",
-        "What is {n} {of} in {to}?",
-        "Convert {n} {of} to {to}.",
-        "{n} {of} to {to}",
-        "Change {n} {of} into {to}.",
-        "I have {n} {of}. How many {to} is that?",
-        "My recipe says {n} {of}. What is that in {to}?",
-        "Please convert {n} {of} into {to}.",
-        "How much is {n} {of} in {to}?",
-    ),
-    test=(
-        "I only have {to}. How many do I take for {n} {of}?",
-        "Tell me how many {to} make {n} {of}.",
-        "Turn {n} {of} into {to} for me.",
-        "The book wants {n} {of}, but I measure in {to}. How many?",
-        "{n} {of} would be how many {to}?",
-    ),
-)
-HEAT = Wordings(
-    "units.heat",
-    train=(
-        "What is {n} {of} in {to}?",
-        "{n} {of} in {to}?",
-        "Convert {n} {of} to {to}.",
-        "{n} {of} to {to}",
-        "How hot is {n} {of} in {to}?",
-        "The oven should be {n} {of}. What is that in {to}?",
-        "My recipe says {n} {of}. How much is that in {to}?",
-        "Change {n} {of} into {to}.",
-        "Bake at {n} {of}. What is that in {to}?",
-    ),
-    test=(
-        "My oven shows {to}. What do I set for {n} {of}?",
-        "Tell me what {n} {of} is in {to}.",
-        "Turn {n} {of} into {to} for me.",
-        "The book bakes at {n} {of}, but I think in {to}. How hot is that?",
-    ),
-)
+AMOUNTS = wordings("units.amounts")
+HEAT = wordings("units.heat")
 CELSIUS = (" °C", "°C", " degrees Celsius", " C", " celsius")
 FAHRENHEIT = (" °F", "°F", " degrees Fahrenheit", " F", " fahrenheit")
 FORMULA = {"celsius": "({n}-32)*5/9", "fahrenheit": "{n}*9/5+32"}
@@ -82,7 +40,7 @@ PAIRS = pairs()
 
 
 class Units:
-    """A conversion, worked out by one call of the calculator; the factor is known by heart."""
+    """A conversion, worked out by one call of the calculator, which knows the factors."""
 
     name = "units"
 
@@ -94,15 +52,16 @@ class Units:
             fields = drawn_heat(draw) if heat else drawn_amount(draw)
         question = (HEAT if heat else AMOUNTS).ask(split, draw, fields)
         unit = BY_NAME[fields["unit"].lower()]
-        result = Calculator()(fields["expression"])
+        asked = f"{fields['n']} {question.fields['of'].strip()} in {question.fields['to']}"
+        result = convert(asked)
         truth: dict[str, object] = {
             "kind": "heat" if heat else "amounts",
             "expression": fields["expression"],
             "unit": unit.singular,
             "givens": [[fields["n"], fields["from_unit"]]],
         }
-        answer = f"That is {amount(result, unit)}."
-        return Example(dialogue(question.text, by_calculator(fields["expression"], answer)), truth, question.wording)
+        reply = Call("calculator", asked), Output(result), Text(f"That is {result}.")
+        return Example(dialogue(question.text, reply), truth, question.wording)
 
     def grade(self, example: Example, reply: Message) -> Grade:
         return grade_calculation(example, reply)

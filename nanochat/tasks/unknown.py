@@ -6,7 +6,7 @@ import re
 from nanochat import keyed
 from nanochat.tasks.grading import grade_mentions, plain
 from nanochat.tasks.kitchen import Kitchen
-from nanochat.tasks.recipes import FACTS, INGREDIENTS, MAKE, not_found
+from nanochat.tasks.recipes import FACTS, not_found, query_for, question_of
 from nanochat.tasks.task import Example, Grade, Split, dialogue, on_side
 from nanochat.tokenizer.chat import Call, Message
 
@@ -55,20 +55,20 @@ class UnknownDish:
 
     def example(self, split: Split, index: int, seed: int = 0) -> Example:
         draw = keyed.rng(seed, self.name, split, index)
-        wordings = draw.choice((MAKE, MAKE, MAKE, INGREDIENTS, *(fact.wordings for fact in FACTS.values())))
+        kind = draw.choice(("make", "make", "make", "ingredients", *FACTS))
         dish = made_up(draw)
         while not on_side(split, dish) or self.kitchen.find.match(dish) is not None:
             dish = made_up(draw)
-        question = wordings.ask(split, draw, {"dish": dish})
-        parts = not_found(question.fields["dish"])
-        return Example(dialogue(question.text, parts), {"dish": question.fields["dish"]}, question.wording)
+        question = question_of(kind).ask(split, draw, {"dish": dish})
+        query = query_for(kind, question.fields["dish"])
+        return Example(dialogue(question.text, not_found(query)), {"query": query}, question.wording)
 
     def grade(self, example: Example, reply: Message) -> Grade:
         calls = [part for part in reply.parts if isinstance(part, Call)]
         if "\n" in reply.text.strip() or len(reply.text) > 200:
             return Grade(0.0, "makes something up")
         grade = grade_mentions(reply, [ADMITS], (), len(example.reference.text))
-        if not calls or calls[0].tool != "find" or plain(calls[0].argument) != plain(str(example.truth["dish"])):
+        if not calls or calls[0].tool != "find" or plain(calls[0].argument) != plain(str(example.truth["query"])):
             return Grade(min(grade.reward, 0.5), f"{grade.reason}, but did not look for it")
         return grade
 

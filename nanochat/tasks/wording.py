@@ -1,19 +1,48 @@
-"""Questions in many wordings, and the ways in which people type them."""
+"""Questions in many wordings, and the ways in which people type them.
 
+The wordings are data: `wordings.jsonl` to learn from and `wordings_held_out.jsonl` to be asked in. The second was
+written by someone who had seen neither the first nor the code, only what each question is about; whoever adds to one
+should not have the other open.
+"""
+
+import json
 import random
 import re
 import string
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
 
 from nanochat.tasks.task import Split
 
 # How often a question is changed: at most one of the first three, and beside it the fourth.
 SMALL_RATE = 0.30  # all in small letters
-CAPITAL_RATE = 0.03  # all in capitals
-TYPO_RATE = 0.08  # one slip of a finger
+CAPITAL_RATE = 0.06  # all in capitals
+TYPO_RATE = 0.12  # one slip of a finger, or two
 BARE_END_RATE = 0.20  # without the question mark or full stop
 ENDS = ".?!"
+
+# What people say around a question. Only in training: what must not matter has to be seen not to matter.
+LEAD_RATE, TAIL_RATE = 0.20, 0.10
+LEADS = (
+    "Hi!", "Hello!", "Hey,", "Hi there,", "Hello again.", "OK,", "Okay.", "So,", "Well,", "Now,", "Next,", "And",
+    "Also,", "Please,", "Sorry,", "Excuse me,", "Quick question:", "One question:", "Another question.", "One more:",
+    "One more thing.", "Question:", "Help!", "Help me, please.", "Can you help me?", "I need your help.", "Tell me:",
+    "I was wondering:", "Just curious:", "By the way,", "Good morning!", "Good evening.", "Listen,", "Look,", "Say,",
+    "My friend asks:", "My mother wants to know:", "My son asked me this.", "We are wondering:", "For tonight:",
+    "I am in the kitchen.", "I am cooking right now.", "It is for a party.", "I have guests on Sunday.", "Great.",
+    "Thanks.", "Thank you. Next:", "Nanochat,", "Dear assistant,", "Me again.", "Hm.", "Right,", "Actually,",
+    "Let me ask you this.", "Do you know this?", "I am not good at this.", "I am in a hurry.", "Tell me please,",
+)  # fmt: skip
+TAILS = (
+    "Please.", "Thanks!", "Thank you!", "Thanks a lot.", "please", "thanks", "thx", ":)", "Please help.",
+    "Quickly, please.", "I am in a hurry.", "It is for tonight.", "It is for my family.", "My guests are waiting.",
+    "Can you do that?", "Can you help me?", "Do you know?", "I need to know.", "I forgot.", "I am not sure.",
+    "I have no idea.", "Be quick!", "Tell me, please.", "That would be great.", "I would like to know.", "Any idea?",
+    "What do you say?", "Hm?",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,6 +77,8 @@ class Wordings:
         side, templates = ("test", self.test) if split == "test" else ("train", self.train)
         number = draw.randrange(len(templates))
         pieces = filled(templates[number], fields)
+        if split == "train" and not keep:
+            pieces = surrounded(pieces, draw)
         typed = as_typed(pieces, draw, keep, slips)
         text = "".join(piece for _, piece in typed)
         if draw.random() < BARE_END_RATE and text.rstrip(ENDS):
@@ -55,7 +86,35 @@ class Wordings:
         return Question(text, f"{self.name}.{side}.{number}", {name: piece for name, piece in typed if name})
 
 
+@cache
+def rows_of(name: str) -> list[dict[str, Any]]:
+    """The objects of a .jsonl file of this package."""
+    return [json.loads(line) for line in (files("nanochat.tasks") / name).read_text("utf-8").splitlines()]
+
+
+@cache
+def templates(name: str, side: str) -> dict[str, tuple[str, ...]]:
+    """Kind of question -> its wordings, from one file."""
+    return {row["name"]: tuple(row[side]) for row in rows_of(name)}
+
+
+def wordings(name: str) -> Wordings:
+    """All wordings of one kind of question, as "units.heat"."""
+    return Wordings(
+        name, templates("wordings.jsonl", "train")[name], templates("wordings_held_out.jsonl", "test")[name]
+    )
+
+
 Pieces = list[tuple[str, str]]  # (name of the field, or "" for the template's own words; text)
+
+
+def surrounded(pieces: Pieces, draw: random.Random) -> Pieces:
+    """`pieces`, mostly as they are, with something said before or after them."""
+    if draw.random() < LEAD_RATE:
+        pieces = [("", f"{draw.choice(LEADS)} "), *pieces]
+    if draw.random() < TAIL_RATE:
+        pieces = [*pieces, ("", f" {draw.choice(TAILS)}")]
+    return pieces
 
 
 def filled(template: str, fields: Mapping[str, object]) -> Pieces:
@@ -77,7 +136,8 @@ def as_typed(pieces: Pieces, draw: random.Random, keep: Collection[str], slips: 
     if chance < SMALL_RATE + CAPITAL_RATE:
         return recased(pieces, str.upper, keep)
     if chance < SMALL_RATE + CAPITAL_RATE + TYPO_RATE:
-        return with_typo(pieces, draw, slips)
+        slipped = with_typo(pieces, draw, slips)
+        return with_typo(slipped, draw, slips) if draw.random() < 0.4 else slipped
     return pieces
 
 

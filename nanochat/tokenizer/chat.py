@@ -165,14 +165,17 @@ def check_message(turn: Message, name: str) -> None:
 def render(tokenizer: Tokenizer, conversation: Conversation, max_tokens: int | None = None) -> Rendered:
     """The whole conversation as ids and mask, for training; with `max_tokens`, its beginning of at most that length.
 
-    The cut may fall anywhere, also inside a turn. Raises ChatError where `check` does.
+    The cut may fall anywhere, also inside a turn. Earlier turns stand there as they are `remembered`; one that was
+    shortened by that teaches nothing, since it is not what the model would have to say. Raises ChatError where `check`
+    does.
     """
     check(conversation)
     if max_tokens is not None and max_tokens < 1:
         raise ChatError("max_tokens of 1 or more", str(max_tokens), "ask for more")
     ids, mask = [tokenizer.special("<|bos|>")], [0]
-    for turn in conversation:
-        learned = int(turn.role == "assistant")
+    for place, said in enumerate(conversation):
+        turn = said if place == len(conversation) - 1 else remembered(said)
+        learned = int(turn.role == "assistant" and turn.parts == said.parts)
         ids.append(tokenizer.special(f"<|{turn.role}_start|>"))
         mask.append(0)
         for part in joined(turn.parts):
@@ -182,6 +185,17 @@ def render(tokenizer: Tokenizer, conversation: Conversation, max_tokens: int | N
         ids.append(tokenizer.special(f"<|{turn.role}_end|>"))
         mask.append(learned)
     return Rendered(ids[:max_tokens], mask[:max_tokens])
+
+
+def remembered(turn: Message) -> Message:
+    """An earlier turn as the model sees it: without what tools brought, and of what it said then only the first line.
+
+    A recipe can be looked up again, and it takes up a third of a small context. The call stays, and tells which one.
+    """
+    if not any(isinstance(part, Output) for part in turn.parts):
+        return turn
+    kept: list[Part] = [part for part in turn.parts if isinstance(part, Call)]
+    return Message(turn.role, (*kept, *joined([Text(turn.text.strip().partition("\n")[0])])))
 
 
 def render_part(tokenizer: Tokenizer, part: Part) -> list[int]:
