@@ -18,10 +18,11 @@ TORCH := $(VENV)/.torch
 FOR_CHAT := $(VENV)/.for-chat
 FOR_TESTS := $(VENV)/.for-tests
 
-.PHONY: help env chat test test-slow check clean
+.PHONY: help env chat reference test test-slow check clean
 
 help:
 	@echo "make chat [PRESET=tiny]  train a chatbot from raw text, then talk to it"
+	@echo "make reference           make the run that is shipped in runs/reference again"
 	@echo "make env                 make $(VENV) and install nanochat in it"
 	@echo "make test                the fast tests"
 	@echo "make test-slow           the long ones"
@@ -32,6 +33,10 @@ env: $(FOR_CHAT)
 
 chat: $(FOR_CHAT)
 	@$(VENV_PYTHON) -m nanochat run --preset $(PRESET) --chat
+
+reference: $(FOR_CHAT)
+	@$(VENV_PYTHON) -m nanochat run --preset laptop --run made-for-reference --questions 1000 \
+		--prompts runs/prompts/kitchen_dev.jsonl --ship runs/reference
 
 test: $(FOR_TESTS)
 	@$(VENV_PYTHON) -m pytest -m "not slow"

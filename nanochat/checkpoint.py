@@ -32,6 +32,7 @@ from nanochat.tokenizer import Tokenizer
 
 SCHEMA = 1  # of state.json; raised when an older program could misread a newer file
 STAGES = ("pretrain", "midtrain", "sft", "rl")
+SHIPPED = "reference"  # the run that comes with the code
 STEP_FOLDER = re.compile(r"step_(\d{6,})")
 
 
@@ -186,10 +187,11 @@ def model_of(checkpoint: Checkpoint, runtime: Runtime) -> GPT:
 
 
 def run_folder(name: str) -> Path:
-    """`ROOT/NAME`. Raises UsageError for a name that would leave the root."""
+    """`ROOT/NAME`, or where the run that comes with the code lies. UsageError for a name that leaves the root."""
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
         raise UsageError("a run's name of letters, digits, '.', '-' and '_'", repr(name), "use --run NAME")
-    return home() / name
+    shipped = Path(__file__).parent.parent / "runs" / SHIPPED
+    return shipped if name == SHIPPED and not (home() / name).is_dir() and shipped.is_dir() else home() / name
 
 
 def find_run(selector: str, preset: str = "laptop") -> Path:

@@ -282,6 +282,7 @@ def test_the_references_get_full_marks_and_silence_none(tokenizer: Tokenizer, re
     expected = {
         "calculator_accuracy", "calculator_accuracy_new_wording", "find_accuracy", "recipe_accuracy", "ingredient_f1",
         "copy_accuracy", "unknown_accuracy", "choice_accuracy", "stop_rate", "wellformed_rate",
+        "follow_up_accuracy", "notes_accuracy", "talk_accuracy",
     }  # fmt: skip
     assert values.keys() == expected
     assert 0 <= values.pop("choice_accuracy") < 0.8
@@ -290,16 +291,14 @@ def test_the_references_get_full_marks_and_silence_none(tokenizer: Tokenizer, re
         assert {name for name, value in values.items() if value == 1} == looked
         assert {name for name, value in values.items() if value == 0} == values.keys() - looked
     else:
+        if mode == "answers":  # advice asked for in new words is not always found, and is then not the answer
+            assert values.pop("notes_accuracy") >= 7 / 9
         assert set(values.values()) == {1.0 if mode == "answers" else 0.0}
     assert all(figure.stage == "sft" for figure in asked.figures)
     assert {figure.name: figure.n for figure in asked.figures}["calculator_accuracy"] == 9
     assert {answer.task for answer in asked.answers} == {
-        "arithmetic",
-        "stories",
-        "scaling",
-        "units",
-        "recipes",
-        "unknown_dish",
-    }
+        "arithmetic", "stories", "scaling", "units", "recipes", "unknown_dish", "follow_up",
+        "knowledge", "substitutions", "how_to", "small_talk", "limits", "allergies",
+    }  # fmt: skip
     assert told == sorted(told)
-    assert told[-1] == (6 * 9, 6 * 9)
+    assert told[-1] == (9 * 9, 9 * 9)

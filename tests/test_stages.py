@@ -1,15 +1,20 @@
 """The stages on a few made-up documents: what is finished is skipped, what is killed ends with the same bits."""
 
+import itertools
 import json
 import signal
+from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from nanochat import rollout
 from nanochat.checkpoint import newest
 from nanochat.errors import CheckpointError, DataError, SchemaError, TokenizerError, UsageError
+from nanochat.loss import IGNORE
+from nanochat.runtime import Runtime
 from nanochat.stages import evaluate as evaluate_stage
 from nanochat.stages import finetune as finetune_stage
 from nanochat.stages import reinforce as reinforce_stage
@@ -20,8 +25,8 @@ from nanochat.stages.records import read_stage
 from nanochat.stages.reinforce import ReinforceConfig, reinforce
 from nanochat.stages.stage import Interrupted, Stage
 from nanochat.stages.tokenizer import TokenizerConfig, prepare
-from nanochat.tasks import catalogue, mixture
-from nanochat.tokenizer import Tokenizer
+from nanochat.tasks import catalogue, example_for, mixture
+from nanochat.tokenizer import Tokenizer, render
 from tests.oracles.kitchen import KITCHEN
 
 FAST = {"dtype": "float32", "deterministic": True, "run": "toy", "seed": 3}
@@ -56,6 +61,8 @@ PRETRAIN = PretrainConfig(
     eval_documents=3,
     lapse_every=2,
     save_every=2,
+    smear=True,
+    value_embeddings=True,
 )
 FINETUNE = FinetuneConfig(**FAST, steps=6, rows=2, accumulate=2, lapse_every=2, save_every=2)
 RL = ReinforceConfig(**FAST, steps=4, prompts=2, samples=3, rows=4, max_tokens=6, lapse_every=0, save_every=1)
@@ -248,7 +255,9 @@ def test_figures_are_measured_once_for_the_same_weights(root, monkeypatch):
     assert evaluate(config) == figures
     base = {figure.name: figure for figure in evaluate(replace(config, stage="pretrain"))}
     assert base["bpb_texts_xz"].value > 0
-    assert base["bpb_texts_trigram"].value > base["bpb_texts"].value / 20
+    for order in ("trigram", "5gram"):
+        assert base[f"bpb_texts_{order}"].value > base["bpb_texts"].value / 20
+    assert base["bpb_texts_5gram"].value != base["bpb_texts_trigram"].value
 
 
 def test_an_empty_corpus_is_refused(root):
@@ -264,14 +273,95 @@ def test_a_text_that_is_not_utf8_is_named(root):
         prepare(tokenizer_config(root))
 
 
-def test_conversations_fill_rows_and_their_index_is_the_cursor(root):
+def test_a_stage_may_change_the_context_for_those_after_it(root):
+    run_up_to(root, "midtrain")
+    finetune("midtrain", replace(FINETUNE, context=96, lapse_every=0))
+    finetune("sft", replace(FINETUNE, lapse_every=0))
+    for stage, context in (("pretrain", 192), ("midtrain", 96), ("sft", 96)):
+        state = newest(root / "home/toy" / stage).state
+        assert (state["config"]["context"], state["config"]["smear"]) == (context, True)
+        if stage != "pretrain":
+            plan = read_stage(root / "home/toy", stage)["plan"]
+            assert plan["tokens"] == FINETUNE.steps * FINETUNE.accumulate * FINETUNE.rows * context
+
+
+@pytest.fixture
+def tokenizer(root):
     prepare(tokenizer_config(root))
-    tokenizer = Tokenizer.load(root / "home/toy/tokenizer")
-    bos, tasks = tokenizer.special("<|bos|>"), catalogue(KITCHEN)
-    stream = finetune_stage.conversation_stream(tokenizer, tasks, mixture("sft"), 0, 97, 0)
-    rows = [next(stream) for _ in range(12)]
-    assert all(len(row.ids) == len(row.mask) == 97 and row.ids[0] == bos for row in rows)
-    resumed = finetune_stage.conversation_stream(tokenizer, tasks, mixture("sft"), 0, 97, rows[5].following)
-    assert all((next(resumed).ids == row.ids).all() for row in rows[6:])
-    learned = sum(int(row.mask.sum()) for row in rows)
-    assert 0 < learned < 12 * 97
+    return Tokenizer.load(root / "home/toy/tokenizer")
+
+
+TASKS, SFT = catalogue(KITCHEN), mixture("sft")
+
+
+def stream(tokenizer, length, cursor):
+    return finetune_stage.conversation_stream(tokenizer, TASKS, SFT, 0, length, cursor)
+
+
+def whole(tokenizer, index, length):
+    """Conversation `index` as a row should hold it: ids and mask, cut at the row's length."""
+    rendered = render(tokenizer, example_for(TASKS, SFT, index, 0)[1].conversation, length)
+    return tuple(rendered.ids), tuple(rendered.mask)
+
+
+def conversations(row, bos):
+    """What lies in a row between one beginning and the next, without the padding after the last."""
+    ids, mask = row.ids.tolist(), row.mask.tolist()
+    end = max((at + 1 for at, token in enumerate(ids) if token or mask[at]), default=0)
+    assert not any(mask[end:])
+    starts = [at for at, token in enumerate(ids) if token == bos]
+    return [(tuple(ids[a:b]), tuple(mask[a:b])) for a, b in itertools.pairwise([*starts, end])]
+
+
+@pytest.mark.parametrize("length", [97, 513])  # most conversations are cut; some are
+def test_rows_hold_every_conversation_once(tokenizer, length):
+    rows = list(itertools.islice(stream(tokenizer, length, {}), 40))
+    bos = tokenizer.special("<|bos|>")
+    assert all(len(row.ids) == len(row.mask) == length and row.ids[0] == bos for row in rows)
+    found = Counter(some for row in rows for some in conversations(row, bos))
+    last = rows[-1].cursor
+    waiting = Counter(whole(tokenizer, index, length) for index in last["waiting"])
+    assert found + waiting == Counter(whole(tokenizer, index, length) for index in range(last["next"]))
+    assert any(len(ids) == length for ids, _ in found)
+    assert 0 < sum(int(row.mask.sum()) for row in rows) < 40 * length
+
+
+def test_rows_are_full_and_nothing_waits_for_ever(tokenizer):
+    """Some thirty conversations to choose from leave hardly a token empty; and the oldest of them always goes first."""
+    rows = list(itertools.islice(stream(tokenizer, 513, {}), 60))
+    bos = tokenizer.special("<|bos|>")
+    used = sum(len(ids) for row in rows for ids, _ in conversations(row, bos))
+    assert used > 0.95 * 60 * 513
+    for before, after in itertools.pairwise(rows):
+        pool = [*before.cursor["waiting"], *range(before.cursor["next"], after.cursor["next"])]
+        assert len(pool) == finetune_stage.POOL
+        assert pool == sorted(pool)
+        first = conversations(after, bos)[0]
+        assert first == whole(tokenizer, pool[0], 513)
+        assert pool[0] not in after.cursor["waiting"]
+
+
+def test_a_stream_goes_on_from_any_of_its_cursors(tokenizer):
+    """A cursor comes back from a file, and gives the same rows and cursors, whatever was read before it."""
+    rows = list(itertools.islice(stream(tokenizer, 257, {}), 12))
+    for at, row in enumerate(rows[:-1]):
+        cursor = json.loads(json.dumps(row.cursor))
+        for wanted, got in zip(rows[at + 1 :], stream(tokenizer, 257, cursor), strict=False):
+            assert (got.ids == wanted.ids).all()
+            assert (got.mask == wanted.mask).all()
+            assert got.cursor == wanted.cursor
+    assert (next(stream(tokenizer, 257, {"next": 0})).ids == rows[0].ids).all()
+    assert (next(stream(tokenizer, 257, {"next": 50})).ids != rows[0].ids).any()
+
+
+def test_processes_share_the_rows_of_a_batch(tokenizer):
+    rows = list(itertools.islice(stream(tokenizer, 97, {}), 4))
+    for rank in range(2):
+        runtime = Runtime(torch.device("cpu"), torch.float32, rank=rank, world=2)
+        batch = next(finetune_stage.row_batches(iter(rows), 4, runtime))
+        mine = rows[rank::2]
+        assert batch.inputs.tolist() == [row.ids[:-1].tolist() for row in mine]
+        learned = [np.where(row.mask, row.ids, IGNORE)[1:].tolist() for row in mine]
+        assert batch.targets.tolist() == learned
+        assert batch.weights.bool().tolist() == [row.mask[1:].astype(bool).tolist() for row in mine]
+        assert batch.cursor == rows[-1].cursor

@@ -147,7 +147,7 @@ def test_what_was_said_is_in_the_next_prompt() -> None:
     ]  # fmt: skip
     ids = TOKENIZER.decode(talking.ask("hi").ids)
     assert ids.startswith("<|bos|><|system_start|>Be kind.<|system_end|><|user_start|>hi<|user_end|>")
-    assert "calculator 6*7<|call_end|><|output_start|>42<|output_end|>" in ids
+    assert "calculator 6*7<|call_end|>It is 42 [red]cups[/red].<|assistant_end|>" in ids  # as it is remembered
     assert ids.endswith("<|user_start|>hi<|user_end|><|assistant_start|>")
 
 

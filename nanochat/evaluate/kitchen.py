@@ -19,10 +19,16 @@ from nanochat.evaluate.graded import (
 )
 from nanochat.tasks import SUITES, Example, Suite, Task, ingredient_f1
 
-UNKNOWN = Suite(("unknown_dish",), "test")
 # Tokens that an answer may take. A young model never stops, and would spend most of the time on answers long wrong.
-SHORT, LONG = 64, 192
-REPEATING = ("find_accuracy", "copy_accuracy", "ingredient_f1")  # their answers repeat whole texts, and get LONG
+SHORT, LONG = 64, 256
+REPEATING = ("find_accuracy", "copy_accuracy", "ingredient_f1", "follow_up_accuracy")  # whole texts, and get LONG
+BRIEF = (
+    "calculator_accuracy",
+    "calculator_accuracy_new_wording",
+    "unknown_accuracy",
+    "notes_accuracy",
+    "talk_accuracy",
+)
 
 
 @dataclass(frozen=True)
@@ -49,24 +55,22 @@ def kitchen_figures(
     `find_accuracy` is about the dish looked up, `recipe_accuracy` about the whole answer; `ingredient_f1` compares with
     the ingredients as the recipe has them.
     """
-    names = ("calculator_accuracy", "calculator_accuracy_new_wording", *REPEATING)
+    names = (*BRIEF, *REPEATING)
     questions = {name: questions_of(SUITES[name], tasks, n, seed, name == "ingredient_f1") for name in names}
-    questions["unknown_accuracy"] = questions_of(UNKNOWN, tasks, n, seed)
     answers = answer_all(engine, questions, progress)
     titles = {recipe.title: recipe for recipe in recipes}
     lists, about = answers["ingredient_f1"], answers["find_accuracy"]
     agreement = [ingredient_f1(titles[str(a.example.truth["title"])], a.reply.text) for a in lists]
     # The grader of recipes gives nothing, and only then, where the first call did not find the dish.
     found = sum(a.grade.reward > 0 for a in about)
-    said = [
-        a for name in ("calculator_accuracy_new_wording", "find_accuracy", "unknown_accuracy") for a in answers[name]
-    ]
+    held_out = [name for name in names if name not in ("calculator_accuracy", "copy_accuracy", "ingredient_f1")]
+    said = [a for name in held_out for a in answers[name]]
     figures = [
-        *(accuracy(stage, name, answers[name]) for name in ("calculator_accuracy", "calculator_accuracy_new_wording")),
+        *(accuracy(stage, name, answers[name]) for name in BRIEF),
         proportion(stage, "find_accuracy", found, len(about)),
         accuracy(stage, "recipe_accuracy", about),
         mean(stage, "ingredient_f1", agreement, "share", bounds=(0, 1)),
-        *(accuracy(stage, name, answers[name]) for name in ("copy_accuracy", "unknown_accuracy")),
+        *(accuracy(stage, name, answers[name]) for name in ("copy_accuracy", "follow_up_accuracy")),
         choice_accuracy(engine, tasks["choice"], SUITES["choice_accuracy"].split, n, seed, stage=stage),
         *manners(stage, [*said, *lists]),
     ]

@@ -150,8 +150,11 @@ def sparse(lapses: Sequence[Lapse]) -> list[Lapse]:
 
 def samples_to_show(run: Run) -> list[tuple[str, list[Sample]]]:
     """(stage, conversations), the last stage first."""
-    found = [(stage.name, list(stage.samples)) for stage in reversed(run.stages) if stage.samples]
-    return [(name, samples[: SHOWN if place == 0 else SHOWN // 2]) for place, (name, samples) in enumerate(found)]
+    found = [stage for stage in reversed(run.stages) if stage.samples or stage.dialogues]
+    counts = [SHOWN, *(SHOWN // 2 for _ in found)]
+    return [
+        (stage.name, [*stage.dialogues, *stage.samples[:count]]) for stage, count in zip(found, counts, strict=False)
+    ]
 
 
 def source_rows(run: Run) -> tuple[list[str], list[list[str]]]:

@@ -39,6 +39,7 @@ class StageRecord:
     figures: tuple[Figure, ...] = ()
     samples: tuple[Sample, ...] = ()
     lapses: tuple[Record, ...] = ()
+    dialogues: tuple[Sample, ...] = ()  # whole conversations, of the kind that people have
 
     @property
     def plan(self) -> Record:
@@ -131,6 +132,7 @@ def read_stage(folder: Path, metrics: Sequence[Record], problems: list[str]) -> 
         read_figures(folder / "figures.json", problems),
         read_samples(folder / "conversations.json", problems),
         tuple(read_lapses(folder / "timelapse.jsonl", problems)),
+        read_samples(folder / "dialogues.json", problems, read_object(folder / "judgements.json", problems) or {}),
     )
 
 
@@ -197,8 +199,8 @@ def read_figures(path: Path, problems: list[str]) -> tuple[Figure, ...]:
         return ()
 
 
-def read_samples(path: Path, problems: list[str]) -> tuple[Sample, ...]:
-    """The sample conversations of a stage."""
+def read_samples(path: Path, problems: list[str], judged: Record | None = None) -> tuple[Sample, ...]:
+    """The sample conversations of a stage; `judged` says by name what people thought of them."""
     text = read_text(path, problems)
     if text is None:
         return ()
@@ -206,7 +208,9 @@ def read_samples(path: Path, problems: list[str]) -> tuple[Sample, ...]:
     try:
         records = json.loads(text)
         for record in records:
-            found.append(Sample(tuple(conversation_from_json(record["messages"])), str(record.get("note", ""))))
+            notes = [str(record.get("note", "")), str((judged or {}).get(str(record.get("name")), ""))]
+            note = "; ".join(note for note in notes if note)
+            found.append(Sample(tuple(conversation_from_json(record["messages"])), note))
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError, ChatError):
         problems.append(f"{shown_path(path)} is damaged; what could be read of it is shown")
     return tuple(found)

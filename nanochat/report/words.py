@@ -29,6 +29,18 @@ FIGURES = {
     "ingredient_f1": ("Ingredient lists", "agreement (F1) of the listed ingredients with the recipe's own"),
     "copy_accuracy": ("Copying", "texts of the question repeated without a slip"),
     "unknown_accuracy": ("Honest about the unknown", "made-up dishes where it looked, and said that it has no recipe"),
+    "follow_up_accuracy": (
+        "Follow-ups",
+        "questions after a recipe that do not name it again, with nothing wrong or missing",
+    ),
+    "notes_accuracy": (
+        "Kitchen notes",
+        "questions about food, substitutes and small advice answered as the notes have it",
+    ),
+    "talk_accuracy": (
+        "Talk and limits",
+        "small talk, safety and what it cannot know, in new wordings, answered sensibly",
+    ),
     "stop_rate": ("Answers that end", "answers the model ended by itself"),
     "wellformed_rate": ("Answers well formed", "answers with every call and output in its place"),
     "choice_accuracy": ("Multiple choice", "questions with lettered answers, by the likeliest letter"),

@@ -62,7 +62,7 @@ class ChatConfig:
     """with -p: one JSON object with the answer, its tokens and its tool calls"""
     system: str = ""
     """a system message"""
-    temperature: float = 0.6
+    temperature: float = 0.2
     """0: always the likeliest token; 1: as the model has it"""
     top_k: int = 0
     """only the k likeliest tokens; 0: all"""

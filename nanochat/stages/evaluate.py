@@ -17,6 +17,7 @@ from nanochat.engine import Engine
 from nanochat.errors import CheckpointError
 from nanochat.evaluate.bits import UNIT, Held, document_nats, encode_held, sample
 from nanochat.evaluate.compression import xz_figures
+from nanochat.evaluate.dialogue import as_samples, converse, read_scripts
 from nanochat.evaluate.figures import Figure, load_figures, ratio, save_figures
 from nanochat.evaluate.graded import Graded
 from nanochat.evaluate.kitchen import kitchen_figures
@@ -54,6 +55,8 @@ class EvaluateConfig:
     """held-out documents of each source; 0: all"""
     conversations: int = 12
     """answers kept for reading"""
+    prompts: str = ""
+    """a .jsonl file of conversations to have and to print in the report: {"id", "turns"} a line"""
     seed: int = 0
     """of the questions"""
     device: str = "auto"
@@ -66,7 +69,7 @@ class EvaluateConfig:
 
 def main(argv: Sequence[str]) -> int:
     """The verb `eval`."""
-    config = parse(EvaluateConfig, argv, prog="nanochat eval", presets=presets_of("eval"))
+    config = parse(EvaluateConfig, argv, prog="nanochat eval", presets=presets_of("eval", argv))
     figures = evaluate(config)
     if config.json and detect(config.device, config.dtype).is_main:
         print(dumps({"figures": figures}), end="")
@@ -81,7 +84,9 @@ def evaluate(config: EvaluateConfig) -> list[Figure]:
     if not runtime.is_main:  # one process measures, the others wait for it at the next stage
         return []
     model, tokenizer, state = load_model(folder, runtime)
-    decides = {name: getattr(config, name) for name in ("questions", "documents", "conversations", "seed", "dtype")}
+    decides = {
+        name: getattr(config, name) for name in ("questions", "documents", "conversations", "prompts", "seed", "dtype")
+    }
     stamp = decides | {"weights": state["files"]["model.safetensors"]}
     console = Console(stderr=True)
     if measured_before(folder, stamp):
@@ -102,6 +107,10 @@ def evaluate(config: EvaluateConfig) -> list[Figure]:
                 )  # fmt: skip
             figures += asked.figures
             write_atomically(folder / "conversations.json", dumps(chosen(asked.answers, config.conversations)))
+            if config.prompts:
+                scripts = read_scripts(Path(config.prompts))
+                talks = [converse(engine, script) for script in scripts]
+                write_atomically(folder / "dialogues.json", dumps(as_samples(scripts, talks)))
         save_figures(folder / "figures.json", figures)
         write_atomically(folder / "evaluated.json", dumps(stamp))
     if not config.json:
@@ -149,7 +158,7 @@ def bits(model: GPT, sets: dict[str, Held], stage: str, runtime: Runtime, consol
 
 
 def baselines(run: Path, tokenizer: Tokenizer, texts: dict[str, list[str]], sets: dict[str, Held]) -> list[Figure]:
-    """What xz and a Kneser-Ney trigram make of the same documents: measured once a run, and kept with its tokenizer."""
+    """What xz and Kneser-Ney n-grams make of the same documents: measured once a run, kept with its tokenizer."""
     kept, done = run / "tokenizer" / "baselines.json", read_stage(run, "tokenizer")
     stamp = [done["fingerprint"], {name: key(*some) for name, some in texts.items()}]
     saved = read_json(kept) or {}
@@ -158,8 +167,10 @@ def baselines(run: Path, tokenizer: Tokenizer, texts: dict[str, list[str]], sets
     training = {name: docs for name, docs in read_sides(done["sources"]).items() if name.endswith(".train")}
     stores = [open_store(run / "tokens" / f"{name}.npy", verify=False) for name in training]
     documents = [store[i].tolist() for store in stores for i in range(len(store))]
-    trigram = train_ngram(documents, tokenizer.vocab_size, tokenizer.special("<|bos|>"))
-    figures = [trigram.bits_per_byte(held, name=f"{name}_trigram") for name, held in sets.items()]
+    figures = []
+    for order, called in ((3, "trigram"), (5, "5gram")):
+        ngram = train_ngram(documents, tokenizer.vocab_size, tokenizer.special("<|bos|>"), order)
+        figures += [ngram.bits_per_byte(held, name=f"{name}_{called}") for name, held in sets.items()]
     everything = [doc.text for docs in training.values() for doc in docs]
     figures += xz_figures(everything, {f"{name}_xz": some for name, some in texts.items()})
     write_atomically(kept, dumps({"stamp": stamp, "figures": figures}))

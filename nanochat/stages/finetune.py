@@ -17,8 +17,9 @@ from nanochat.checkpoint import STAGES, newest
 from nanochat.config import from_json, parse
 from nanochat.data import SOURCES, recipes
 from nanochat.distributed import share
-from nanochat.engine import Engine
+from nanochat.engine import Engine, Sampling
 from nanochat.errors import CheckpointError, UsageError
+from nanochat.evaluate.graded import graded
 from nanochat.files import sha256
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.loss import IGNORE
@@ -30,6 +31,7 @@ from nanochat.stages.sample import LAPSE_QUESTION, ask
 from nanochat.stages.stage import Stage, open_stage
 from nanochat.tasks import Table, Task, catalogue, example_for, limit_for, mixture, tools_for
 from nanochat.tokenizer import Tokenizer, render
+from nanochat.tokenizer.chat import Rendered
 from nanochat.train import Batch, train
 
 
@@ -51,6 +53,8 @@ class FinetuneConfig:
     """rows of a micro-batch, over all processes"""
     accumulate: int = 1
     """micro-batches a step"""
+    context: int = 0
+    """tokens a row, and the longest conversation from here on; 0: as before"""
     mixture: Literal["", "tiny"] = ""
     """the tasks: the kitchen assistant's, or the tiny preset's"""
     rate: float = 0.5
@@ -71,12 +75,14 @@ class FinetuneConfig:
     """the same bits again on the same machine, a little slower"""
 
 
+COPYING = "copy_strings"  # whose turn is watched where it is taught
+PROBES = 24
 BEFORE = {"midtrain": "pretrain", "sft": "midtrain", "rl": "sft"}
 
 
 def main(argv: Sequence[str], name: Literal["midtrain", "sft"]) -> int:
     """The verbs `midtrain` and `sft`."""
-    return finetune(name, parse(FinetuneConfig, argv, prog=f"nanochat {name}", presets=presets_of(name)))
+    return finetune(name, parse(FinetuneConfig, argv, prog=f"nanochat {name}", presets=presets_of(name, argv)))
 
 
 def finetune(name: Literal["midtrain", "sft"], config: FinetuneConfig) -> int:
@@ -87,15 +93,13 @@ def finetune(name: Literal["midtrain", "sft"], config: FinetuneConfig) -> int:
     with open_stage(name, config, parents=[base], inputs=lessons(mixture(name, config.mixture))) as stage:
         if stage is None:
             return 0
-        model, optimizer, tokenizer = continued(stage, base, config.rate)
+        model, optimizer, tokenizer = continued(stage, base, config.rate, config.context)
         share(config.rows, "rows", stage.runtime)
         kitchen = recipes(home())
         start, cursor = stage.resume(model, optimizer)  # from here on the stage's folder is ours: nothing may refuse
         engine = Engine(model, tokenizer, stage.runtime, tools_for(kitchen, limit_for(model.config.context)))
         tasks, table = catalogue(kitchen, limit_for(model.config.context)), mixture(name, config.mixture)
-        conversations = conversation_stream(
-            tokenizer, tasks, table, config.seed, model.config.context + 1, int(str(cursor.get("next", 0)))
-        )
+        conversations = conversation_stream(tokenizer, tasks, table, config.seed, model.config.context + 1, cursor)
         batches = row_batches(conversations, config.rows, stage.runtime)
         schedule = trapezoid(config.steps, config.steps // 20, round(config.warmdown * config.steps))
         steps = train(
@@ -112,6 +116,10 @@ def finetune(name: Literal["midtrain", "sft"], config: FinetuneConfig) -> int:
             done = step.index + 1
             if config.lapse_every and (done % config.lapse_every == 0 or done == config.steps):
                 stage.lapse(done, LAPSE_QUESTION, lambda: ask(engine, LAPSE_QUESTION, config.seed))
+                if COPYING in table and stage.runtime.is_main:
+                    copies = copied(engine, tasks[COPYING])
+                    stage.measure(step.index, copied=copies)
+                    stage.say(f"  step {done:>5}  copies {copies:.0%} of new strings")
             cursor = step.cursor
         stage.save(model, optimizer, config.steps, cursor)
         tokens = config.steps * config.accumulate * config.rows * model.config.context
@@ -121,14 +129,24 @@ def finetune(name: Literal["midtrain", "sft"], config: FinetuneConfig) -> int:
     return 0
 
 
-def continued(stage: Stage, base: str, rate: float) -> tuple[GPT, Together, Tokenizer]:
-    """The model and the optimizer that `base` ended with, at `rate` times pretraining's learning rates."""
+def copied(engine: Engine, task: Task) -> float:
+    """The share of a few held-out strings that the model says again without a slip: it turns up all of a sudden."""
+    answers = graded(engine, task, "test", PROBES, sampling=Sampling(temperature=0, max_tokens=64))
+    return sum(answer.grade.right for answer in answers) / PROBES
+
+
+def continued(stage: Stage, base: str, rate: float, context: int = 0) -> tuple[GPT, Together, Tokenizer]:
+    """The model and the optimizer that `base` ended with, at `rate` times pretraining's learning rates.
+
+    A `context` replaces the model's: nothing in its weights depends on it, only what they have been trained for.
+    """
     found = newest(stage.run / base)
     if found is None:
         raise CheckpointError(
             f"a checkpoint of {base} in {stage.run}", "none", f"run it first: python -m nanochat {base}"
         )
-    model = model_in_training(found.state["config"], stage.runtime)
+    shape = found.state["config"] | ({"context": context} if context else {})
+    model = model_in_training(shape, stage.runtime)
     plan = read_stage(stage.run, "pretrain")["plan"]
     optimizer = build_optimizer(
         model,
@@ -159,35 +177,55 @@ def describe(table: Table) -> dict[str, float]:
     return {task: weight / total for task, weight in table.items()}
 
 
+POOL = 32  # conversations to choose from: enough that a row is filled to its last few tokens
+
+
 @dataclass(frozen=True)
 class Row:
-    """Conversations laid end to end to T + 1 tokens, and the index of the first conversation after them."""
+    """Conversations laid end to end to T + 1 tokens, and where the stream stands after them."""
 
     ids: np.ndarray
     mask: np.ndarray
-    following: int
+    cursor: dict[str, object]
 
 
 def conversation_stream(
-    tokenizer: Tokenizer, tasks: Mapping[str, Task], table: Table, seed: int, length: int, following: int
+    tokenizer: Tokenizer, tasks: Mapping[str, Task], table: Table, seed: int, length: int, cursor: Mapping[str, object]
 ) -> Iterator[Row]:
-    """Rows of whole conversations, without end: as many of the next ones as fit, then padding.
+    """Rows of whole conversations, without end: of a few dozen the oldest, then whichever still fit, then padding.
 
-    A conversation longer than a row is cut at its end. Conversation i is a function of (seed, table, i), so the index
-    of the next one is all that a cursor needs.
+    A conversation longer than a row is cut at its end. Conversation i is a function of (seed, table, i), so a cursor
+    needs no more than which one is next and which ones wait.
     """
-    ids: list[int] = []
-    mask: list[int] = []
+
+    def rendered(index: int) -> tuple[int, Rendered]:
+        return index, render(tokenizer, example_for(tasks, table, index, seed)[1].conversation, length)
+
+    following, waiting = int(str(cursor.get("next", 0))), [rendered(index) for index in indices(cursor)]
     while True:
-        _, example = example_for(tasks, table, following, seed)
-        rendered = render(tokenizer, example.conversation, length)
-        if ids and len(ids) + len(rendered.ids) > length:
-            padding = [0] * (length - len(ids))
-            yield Row(np.array(ids + padding), np.array(mask + padding), following)
-            ids, mask = [], []
-        ids += rendered.ids
-        mask += rendered.mask
-        following += 1
+        while len(waiting) < POOL:
+            waiting.append(rendered(following))
+            following += 1
+        ids: list[int] = []
+        mask: list[int] = []
+        left = []
+        for index, conversation in waiting:
+            if len(ids) + len(conversation.ids) <= length:
+                ids += conversation.ids
+                mask += conversation.mask
+            else:
+                left.append((index, conversation))
+        waiting = left
+        padding = [0] * (length - len(ids))
+        after: dict[str, object] = {"next": following, "waiting": [index for index, _ in waiting]}
+        yield Row(np.array(ids + padding), np.array(mask + padding), after)
+
+
+def indices(cursor: Mapping[str, object]) -> list[int]:
+    """The conversations that a cursor says are waiting."""
+    waiting = cursor.get("waiting", [])
+    assert isinstance(waiting, list)
+    return waiting
 
 
 def row_batches(rows: Iterator[Row], count: int, runtime: Runtime) -> Iterator[Batch]:
@@ -199,4 +237,4 @@ def row_batches(rows: Iterator[Row], count: int, runtime: Runtime) -> Iterator[B
         mask = torch.from_numpy(np.stack([row.mask for row in mine])).bool()
         targets = torch.where(mask, ids, IGNORE)[:, 1:]
         ids, targets = ids.to(runtime.device), targets.to(runtime.device)
-        yield Batch(ids[:, :-1], targets, (targets != IGNORE).float(), {"next": all_rows[-1].following})
+        yield Batch(ids[:, :-1], targets, (targets != IGNORE).float(), all_rows[-1].cursor)

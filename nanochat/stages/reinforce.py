@@ -65,7 +65,7 @@ SUM_QUESTION = "2 cups of flour serve 4. How much for 10 people?"
 
 def main(argv: Sequence[str]) -> int:
     """The verb `rl`."""
-    return reinforce(parse(ReinforceConfig, argv, prog="nanochat rl", presets=presets_of("rl")))
+    return reinforce(parse(ReinforceConfig, argv, prog="nanochat rl", presets=presets_of("rl", argv)))
 
 
 def reinforce(config: ReinforceConfig) -> int:

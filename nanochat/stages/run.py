@@ -4,23 +4,28 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from rich.console import Console
 
 from nanochat.checkpoint import run_folder
 from nanochat.config import parse
 from nanochat.distributed import joined
 from nanochat.report import write_report
-from nanochat.runtime import detect
+from nanochat.report.tally import REFERENCE_PEAK
+from nanochat.runtime import Runtime, detect, measure_peak
 from nanochat.stages.evaluate import EvaluateConfig, evaluate
 from nanochat.stages.finetune import FinetuneConfig, finetune
-from nanochat.stages.presets import PRESETS
+from nanochat.stages.presets import PRESETS, fields_of, is_slow
 from nanochat.stages.pretrain import PretrainConfig, pretrain
 from nanochat.stages.reinforce import ReinforceConfig, reinforce
+from nanochat.stages.ship import ship
 from nanochat.stages.tokenizer import TokenizerConfig, prepare
 
 Config = TypeVar("Config")
+SLOWER = 2.4  # bfloat16 products against float32 ones on the reference machine: 430 and 180 GFLOP/s
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,12 @@ class RunConfig:
     """open the chat when all is done"""
     evaluate: bool = True
     """measure each stage on held-out text and questions"""
+    questions: int = 0
+    """held-out questions of each kind; 0: the preset's"""
+    prompts: str = ""
+    """conversations to have with the model and to print in the report, as `nanochat eval --prompts`"""
+    ship: str = ""
+    """a folder to leave the run in, small enough to give away"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -57,21 +68,49 @@ def run_all(config: RunConfig) -> int:
     began, run = time.perf_counter(), run_folder(config.run or config.preset)
     runtime = detect(config.device, config.dtype)
     console = Console(stderr=True, quiet=not runtime.is_main)
-    minutes = PRESETS[config.preset].get("run", {}).get("minutes")
-    expected = f", about {minutes:g} reference minutes when nothing is done yet" if minutes and not config.depth else ""
-    console.print(f"[bold]{config.preset}[/] -> {run}{expected}", highlight=False)
+    console.print(f"[bold]{config.preset}[/] -> {run}{expected(config, runtime)}", highlight=False)
+    console.print(
+        f"As soon as a stage has saved, talk to it in another terminal: python -m nanochat chat --run {run.name}",
+        style="dim", highlight=False,
+    )  # fmt: skip
     with joined(runtime):
         for name, work in stages(config):
             console.rule(f"[bold]{name}", align="left", style="dim")
             if code := work():
                 return code
             if config.evaluate and name != "tokenizer":
-                evaluate(stage_config(EvaluateConfig, config, "eval", stage=name, seed=0))
+                evaluate(stage_config(EvaluateConfig, config, "eval", stage=name, seed=0, **asked(config, name)))
     if runtime.is_main:
         report = write_report(run)
+        if config.ship:
+            size = ship(run, Path(config.ship))
+            console.print(f"{config.ship}: {size / 1e6:.1f} MB to give away", highlight=False)
         console.rule("[bold]done", align="left", style="dim")
         console.print(f"{(time.perf_counter() - began) / 60:.1f} minutes; report card: {report}", highlight=False)
     return 0
+
+
+def expected(config: RunConfig, runtime: Runtime) -> str:
+    """How long it should take here."""
+    minutes = PRESETS[config.preset].get("run", {}).get("minutes")
+    if not minutes or config.depth:
+        return ""
+    here = "" if runtime.device.type != "cpu" else f", {minutes * REFERENCE_PEAK / peak_in_bf16(runtime):.0f} here"
+    return f": about {minutes:g} reference minutes when nothing is done yet{here}"
+
+
+def peak_in_bf16(runtime: Runtime) -> float:
+    """Speed of bfloat16 products, which define the reference minute; estimated from float32 where they are slow."""
+    measured = measure_peak(runtime)
+    return measured if runtime.dtype == torch.bfloat16 else SLOWER * measured
+
+
+def asked(config: RunConfig, stage: str) -> dict[str, Any]:
+    """What `run` was told about measuring: how many questions, and conversations to have at the end."""
+    found: dict[str, Any] = {"questions": config.questions} if config.questions else {}
+    if stage != "pretrain" and not config.questions:
+        found["documents"] = 100  # what is left of the text by then is worth a glance
+    return found | ({"prompts": config.prompts} if stage in ("sft", "rl") else {})
 
 
 def stages(config: RunConfig) -> list[tuple[str, Callable[[], int]]]:
@@ -93,6 +132,12 @@ def pretraining(config: RunConfig) -> PretrainConfig:
 
 def stage_config(cls: type[Config], config: RunConfig, name: str, **more: Any) -> Config:
     """A stage's configuration: the preset's fields for it, and what `run` was given."""
-    given = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "depth"}
+    given = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("depth", "questions", "prompts")}
     own = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    return cls(**{**PRESETS[config.preset].get(name, {}), **{k: v for k, v in given.items() if k in own}, **more})
+    return cls(
+        **{
+            **fields_of(config.preset, name, is_slow(config.device, config.dtype)),
+            **{k: v for k, v in given.items() if k in own},
+            **more,
+        }
+    )

@@ -54,7 +54,7 @@ class TokenizerConfig:
 
 def main(argv: Sequence[str]) -> int:
     """The verb `tokenizer`."""
-    return prepare(parse(TokenizerConfig, argv, prog="nanochat tokenizer", presets=presets_of("tokenizer")))
+    return prepare(parse(TokenizerConfig, argv, prog="nanochat tokenizer", presets=presets_of("tokenizer", argv)))
 
 
 def prepare(config: TokenizerConfig) -> int:

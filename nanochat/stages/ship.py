@@ -1,0 +1,61 @@
+"""A run made small enough to give away: tokenizer, pretrained and final model in bfloat16, figures and report."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from nanochat.checkpoint import newest, stages_of
+from nanochat.config import dumps
+from nanochat.errors import CheckpointError
+from nanochat.files import sha256, write_atomically
+from nanochat.report import write_report
+from nanochat.stages.records import read_stage
+
+TOLD = ("stage.json", "figures.json", "conversations.json", "dialogues.json", "timelapse.jsonl")
+
+
+def ship(run: Path, target: Path) -> int:
+    """Copy what of `run` others need to talk to it and to check it into `target`; how many bytes that is.
+
+    Optimizer states stay behind, and so do the tokens: they are the corpus, whose text is not ours to copy.
+    """
+    stages = stages_of(run)
+    if not stages:
+        raise CheckpointError(f"a trained run in {run}", "none", "make it: python -m nanochat run")
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    shutil.copytree(run / "tokenizer", target / "tokenizer")
+    shutil.copy(run / "metrics.jsonl", target / "metrics.jsonl")
+    for stage in stages:
+        (target / stage).mkdir()
+        for name in TOLD:
+            if (run / stage / name).exists():
+                shutil.copy(run / stage / name, target / stage / name)
+    for stage in {"pretrain", stages[-1]} & set(stages):
+        ship_weights(run / stage, target / stage)
+    attribution = read_attribution(run)
+    (target / "ATTRIBUTION.md").write_text(f"# What this model has read\n\n{attribution}\n", "utf-8")
+    write_report(target)
+    return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+
+
+def ship_weights(stage: Path, target: Path) -> None:
+    """The newest checkpoint of a stage, its weights rounded to bfloat16, without optimizer state."""
+    found = newest(stage)
+    if found is None:
+        raise CheckpointError(f"a checkpoint in {stage}", "none", "train that stage again")
+    folder = target / found.folder.name
+    folder.mkdir()
+    weights = {
+        name: tensor.to(torch.bfloat16) for name, tensor in load_file(found.folder / "model.safetensors").items()
+    }
+    save_file(weights, folder / "model.safetensors")
+    state = found.state | {"files": {"model.safetensors": sha256(folder / "model.safetensors")}}
+    write_atomically(folder / "state.json", dumps(state))
+
+
+def read_attribution(run: Path) -> str:
+    """Sources and licences, as the tokenizer stage recorded them."""
+    return str(read_stage(run, "tokenizer").get("attribution", "See the report."))
