@@ -6,6 +6,7 @@ rounding; what goes beyond it, each by a field of `GPTConfig` that is off by def
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -262,4 +263,30 @@ class GPT(nn.Module):
 
 def rms_norm(x: Float[Tensor, "*rows C"], eps: float) -> Float[Tensor, "*rows C"]:
     """`x` divided by its root mean square over the last axis; no parameters (arXiv:1910.07467)."""
+    if x.device.type == "cpu" and x.requires_grad:
+        normed: Tensor = RMSNorm.apply(x, eps)  # type: ignore[no-untyped-call]
+        return normed
     return F.rms_norm(x, (x.shape[-1],), eps=eps)
+
+
+class RMSNorm(torch.autograd.Function):
+    """`rms_norm` with its gradient written out: on a CPU torch goes over the features three times as often.
+
+    With r = 1 / sqrt(mean(x^2) + eps) and y = r x, the gradient of x is r (g - y mean(g y)).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Float[Tensor, "*rows C"], eps: float) -> Float[Tensor, "*rows C"]:
+        exact = torch.promote_types(x.dtype, torch.float32)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact)
+        scale = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        y: Tensor = (x * scale).to(x.dtype)
+        ctx.save_for_backward(y, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None]:
+        (grad,), (y, scale) = outputs, ctx.saved_tensors
+        along = (grad * y).sum(dim=-1, keepdim=True, dtype=scale.dtype).div_(-y.shape[-1])
+        across: Tensor = torch.addcmul(grad, y, along.to(y.dtype)).mul_(scale.to(y.dtype))
+        return across, None

@@ -265,12 +265,21 @@ class Find:
             return f"You could make {either(titles)}." if titles else NO_RECIPE
         shelf = self.shelf(argument)
         if shelf is not None:
-            return self.notes[shelf](argument[len(shelf) :])
+            return self.noted(shelf, argument[len(shelf) :])
         wish = wish_of(argument)[1]
         title = self.match(argument)
         if title is None:
             return NO_RECIPE
         return cut(self.entries[title] if self.adapt is None or wish == Wish() else self.adapt(title, wish), self.limit)
+
+    def noted(self, shelf: str, question: str) -> str:
+        """What a shelf of notes says; the recipe, where the shelf is not sure and the question names a dish."""
+        notes = self.notes[shelf]
+        if isinstance(notes, Notes) and not notes.is_sure(question):
+            title = self.match(question.strip())
+            if title is not None:
+                return cut(self.entries[title], self.limit)
+        return notes(question)
 
     def shelf(self, query: str) -> str | None:
         """The shelf of notes that a query names with its first words."""
@@ -382,7 +391,10 @@ class Notes:
     people ask in whole sentences.
     """
 
-    def __init__(self, notes: Sequence[tuple[Sequence[str], str]], threshold: float, surplus: float) -> None:
+    def __init__(
+        self, notes: Sequence[tuple[Sequence[str], str]], threshold: float, surplus: float, sure: float = 0.0
+    ) -> None:
+        self.sure = sure  # from this score on nobody else need be asked
         self.texts = [text for _, text in notes]
         self.names = [
             (number, frozenset(plain_words(name))) for number, (names, _) in enumerate(notes) for name in names
@@ -393,24 +405,28 @@ class Notes:
         self.threshold, self.surplus = threshold, surplus
 
     def __call__(self, question: str) -> str:
-        found = self.match(question)
-        return NOTHING if found is None else self.texts[found]
+        found, score = self.match(question)
+        return self.texts[found] if score >= self.threshold else NOTHING
 
-    def match(self, question: str) -> int | None:
-        """Number of the note that answers `question`; None where none is near enough."""
+    def is_sure(self, question: str) -> bool:
+        """Whether a note fits so well that it must be meant."""
+        return self.match(question)[1] >= self.sure
+
+    def match(self, question: str) -> tuple[int, float]:
+        """(number of the note nearest to `question`, how near it is, from 0 to 1)."""
         asked = plain_words(question[:MAX_QUERY])
         if " ".join(asked) in self.exact:
-            return self.exact[" ".join(asked)]
+            return self.exact[" ".join(asked)], 1.0
         known = {word if word in self.counts else next(iter(self.similar.to(word)), word) for word in asked}
         total = sum(map(self.weight, sorted(known)))
-        best, found = 0.0, None
+        best, found = 0.0, 0
         for number, name in self.names:
             both = sum(map(self.weight, sorted(name & known)))
             only_name = sum(map(self.weight, sorted(name - known)))
             score = both / (both + self.surplus * (total - both) + ONLY_QUERY * only_name) if both else 0.0
             if score > best:
                 best, found = score, number
-        return found if best >= self.threshold else None
+        return found, best
 
     def weight(self, word: str) -> float:
         """How much a word tells: more where fewer names have it."""

@@ -45,7 +45,7 @@ CALLING = {
     "substitutions", "knowledge", "how_to", "spelling",
 }  # fmt: skip
 # Where the whole question is looked up, in words that no note has, what comes back is not always the answer to it.
-AT_LEAST = {("how_to", "test"): 0.75, ("chain", "test"): 0.95}
+AT_LEAST = {("how_to", "test"): 0.7, ("chain", "test"): 0.95}
 
 
 def all_wordings() -> list[Wordings]:

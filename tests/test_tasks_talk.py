@@ -122,7 +122,7 @@ def test_advice_is_mostly_found_in_words_that_no_note_has() -> None:
     held = templates("talk_held_out.jsonl", "test")
     asked = [(wording, row) for row in rows_of("howto.jsonl") for wording in held[f"how_to.{row['id']}"]]
     found = sum(HOME.find(f"tip {wording}") == row["replies"][0] for wording, row in asked)
-    assert found > 0.75 * len(asked)
+    assert found > 0.7 * len(asked)
 
 
 @pytest.mark.parametrize("split", SPLITS)

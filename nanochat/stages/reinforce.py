@@ -1,7 +1,7 @@
 """Reinforcement learning with verifiable rewards: the model answers, what was good becomes likelier."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +13,7 @@ from nanochat.errors import UsageError
 from nanochat.optim import trapezoid
 from nanochat.rollout import Question, Rollout, roll_out, sampling_seed, to_batches
 from nanochat.runtime import home
-from nanochat.stages.finetune import BEFORE, continued, describe, lessons
+from nanochat.stages.finetune import BEFORE, continued, conversation_stream, describe, lessons, row_batches
 from nanochat.stages.presets import presets_of
 from nanochat.stages.sample import LAPSE_QUESTION, ask
 from nanochat.stages.stage import Stage, open_stage
@@ -39,6 +39,8 @@ class ReinforceConfig:
     """answers to each question"""
     rows: int = 32
     """answers of a micro-batch"""
+    keep: int = 4
+    """rows of fine-tuning's conversations beside the answers, so that nothing else is forgotten; 0: none"""
     max_tokens: int = 96
     """longest answer, in tokens that the model draws"""
     mixture: Literal["", "tiny"] = ""
@@ -75,12 +77,13 @@ def reinforce(config: ReinforceConfig) -> int:
             return 0
         model, optimizer, tokenizer = continued(stage, BEFORE["rl"], config.rate)
         mine, kitchen = share(config.prompts, "prompts", stage.runtime), recipes(home())
+        share(config.keep, "keep", stage.runtime)
         start, cursor = stage.resume(model, optimizer)
         engine = Engine(model, tokenizer, stage.runtime, tools_for(kitchen, limit_for(model.config.context)))
         tasks, table = catalogue(kitchen, limit_for(model.config.context)), mixture("rl", config.mixture)
         batches = rollout_batches(stage, engine, tasks, table, start)
         # Every process must read as many micro-batches as the others, whatever its answers are.
-        accumulate = -(-mine * config.samples // config.rows)
+        accumulate = -(-mine * config.samples // config.rows) + (config.keep > 0)
         schedule = trapezoid(config.steps, 0, config.steps)
         steps = train(
             model,
@@ -127,8 +130,20 @@ def rollout_batches(stage: Stage, engine: Engine, tasks: dict[str, Task], table:
             for s in range(config.samples)
         ]
         rollouts = roll_out(engine, questions, config.samples, sampling, rows)
-        yield from to_batches(rollouts, config.rows, stage.runtime, summary(stage, step, rollouts))
+        cursor = summary(stage, step, rollouts)
+        yield from to_batches(rollouts, config.rows, stage.runtime, cursor)
+        if config.keep:
+            yield replace(lessons_of(stage, engine, tasks, step), cursor=cursor)
         step += 1
+
+
+def lessons_of(stage: Stage, engine: Engine, tasks: dict[str, Task], step: int) -> Batch:
+    """The conversations of fine-tuning that are kept up in this step: others in each, and known from its number."""
+    config, length = stage.config, engine.model.config.context + 1
+    first: dict[str, object] = {"next": APART + step * config.keep * length}
+    table = mixture("sft", config.mixture)
+    rows = conversation_stream(engine.tokenizer, tasks, table, config.seed, length, first)
+    return next(row_batches(rows, config.keep, stage.runtime))
 
 
 def question(engine: Engine, tasks: dict[str, Task], table: Table, index: int, seed: int) -> Question:

@@ -82,7 +82,7 @@ def shelves() -> dict[str, Callable[[str], str]]:
     return {
         WHAT: Notes([([row["item"]], row["reply"]) for row in rows_of("knowledge.jsonl")], 0.75, surplus=0.6),
         INSTEAD: Notes([([row["item"]], row["reply"]) for row in rows_of("substitutions.jsonl")], 0.6, surplus=0.6),
-        TIP: Notes([(row["train"], row["replies"][0]) for row in rows_of("howto.jsonl")], 0.45, surplus=0.3),
+        TIP: Notes([(row["train"], row["replies"][0]) for row in rows_of("howto.jsonl")], 0.42, surplus=0.3, sure=0.75),
         **LETTERS,
     }
 

@@ -9,9 +9,16 @@ TABLE = re.compile(r"<!-- figures: (\S+) -->\n(.*?)<!-- end -->", re.DOTALL)
 NAMES = {
     "bpb_recipes": "bits per byte of held-out recipes",
     "bpb_recipes_trigram": "... by a Kneser-Ney trigram",
+    "bpb_recipes_5gram": "... by a Kneser-Ney 5-gram",
     "bpb_recipes_xz": "... by xz",
+    "bpb_wiki": "bits per byte of held-out articles",
+    "bpb_wiki_5gram": "... by a Kneser-Ney 5-gram",
     "calculator_accuracy": "sums answered rightly, numbers never seen",
     "calculator_accuracy_new_wording": "... asked in words never seen",
+    "find_accuracy": "the right dish looked up, dishes and words never seen",
+    "ingredient_f1": "agreement of the ingredients with the true recipe (F1)",
+    "follow_up_accuracy": "follow-up questions all right, words never seen",
+    "talk_accuracy": "small talk, safety and limits, words never seen",
     "choice_accuracy": "multiple choice",
     "stop_rate": "answers that end by themselves",
 }
@@ -23,6 +30,8 @@ def rendered(record: dict) -> str:
     found = {(figure["stage"], figure["name"]): figure for figure in record["figures"]}
     lines = ["| held-out figure | " + " | ".join(stages) + " | n |", "|---|" + "---|" * (len(stages) + 1)]
     for name, title in NAMES.items():
+        if not any(of == name for _, of in found):
+            continue
         cells = [shown(found.get((stage, name))) for stage in stages]
         n = max(figure["n"] for (_, of), figure in found.items() if of == name)
         lines.append(f"| {title} | " + " | ".join(cells) + f" | {n} |")
