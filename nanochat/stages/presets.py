@@ -42,7 +42,7 @@ PRESETS: dict[str, dict[str, Fields]] = {
     # A quarter of an hour on two laptop cores: the kitchen assistant.
     "laptop": {
         "run": {"minutes": 15},
-        "tokenizer": {"sources": ("cookbook", "wikipedia"), "vocab_size": 4096},
+        "tokenizer": {"sources": ("cookbook", "wikipedia"), "vocab_size": 3968},
         "pretrain": {
             "depth": 4,
             "context": 256,

@@ -11,8 +11,9 @@ from nanochat.config import dumps
 from nanochat.errors import CheckpointError
 from nanochat.files import sha256, write_atomically
 from nanochat.report import write_report
-from nanochat.stages.records import read_stage
+from nanochat.stages.records import read_jsonl, read_stage, write_jsonl
 
+EVERY = 10  # steps of the metrics that are kept: one in so many
 TOLD = ("stage.json", "figures.json", "conversations.json", "dialogues.json", "timelapse.jsonl")
 
 
@@ -27,7 +28,7 @@ def ship(run: Path, target: Path) -> int:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     shutil.copytree(run / "tokenizer", target / "tokenizer")
-    shutil.copy(run / "metrics.jsonl", target / "metrics.jsonl")
+    thin(run / "metrics.jsonl", target / "metrics.jsonl")
     for stage in stages:
         (target / stage).mkdir()
         for name in TOLD:
@@ -39,6 +40,12 @@ def ship(run: Path, target: Path) -> int:
     (target / "ATTRIBUTION.md").write_text(f"# What this model has read\n\n{attribution}\n", "utf-8")
     write_report(target)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+
+
+def thin(source: Path, target: Path) -> None:
+    """Every tenth step of a run's metrics, and every line that something was measured on."""
+    rows = [row for row in read_jsonl(source) if "tokens" not in row or row["step"] % EVERY == 0]
+    write_jsonl(target, rows)
 
 
 def ship_weights(stage: Path, target: Path) -> None:
