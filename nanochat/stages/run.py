@@ -109,7 +109,8 @@ def asked(config: RunConfig, stage: str) -> dict[str, Any]:
     """What `run` was told about measuring: how many questions, and conversations to have at the end."""
     found: dict[str, Any] = {"questions": config.questions} if config.questions else {}
     if stage != "pretrain" and not config.questions:
-        found["documents"] = 100  # what is left of the text by then is worth a glance
+        # What is left of the text by then is worth a glance.
+        found["documents"] = fields_of(config.preset, "eval", slow=False).get("documents") or 100
     return found | ({"prompts": config.prompts} if stage in ("sft", "rl") else {})
 
 

@@ -13,8 +13,9 @@ from nanochat.files import sha256, write_atomically
 from nanochat.report import write_report
 from nanochat.stages.records import read_jsonl, read_stage, write_jsonl
 
+QUOTED = "Recipes in the conversations and the report are quoted from the Cookbook, under the same licence."
 EVERY = 10  # steps of the metrics that are kept: one in so many
-TOLD = ("stage.json", "figures.json", "conversations.json", "dialogues.json", "timelapse.jsonl")
+TOLD = ("stage.json", "figures.json", "conversations.json", "dialogues.json", "judgements.json", "timelapse.jsonl")
 
 
 def ship(run: Path, target: Path) -> int:
@@ -37,7 +38,7 @@ def ship(run: Path, target: Path) -> int:
     for stage in {"pretrain", stages[-1]} & set(stages):
         ship_weights(run / stage, target / stage)
     attribution = read_attribution(run)
-    (target / "ATTRIBUTION.md").write_text(f"# What this model has read\n\n{attribution}\n", "utf-8")
+    (target / "ATTRIBUTION.md").write_text(f"# What this model has read\n\n{attribution}\n\n{QUOTED}\n", "utf-8")
     write_report(target)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
 
