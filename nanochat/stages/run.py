@@ -95,8 +95,11 @@ def expected(config: RunConfig, runtime: Runtime) -> str:
     minutes = PRESETS[config.preset].get("run", {}).get("minutes")
     if not minutes or config.depth:
         return ""
-    here = "" if runtime.device.type != "cpu" else f", {minutes * REFERENCE_PEAK / peak_in_bf16(runtime):.0f} here"
-    return f": about {minutes:g} reference minutes when nothing is done yet{here}"
+    if runtime.device.type != "cpu":
+        return f": about {minutes:g} reference minutes when nothing is done yet"
+    here = max(1, round(minutes * REFERENCE_PEAK / peak_in_bf16(runtime)))
+    plural = "s" * (here != 1)
+    return f": about {here} minute{plural} here when nothing is done yet ({minutes:g} by the reference machine)"
 
 
 def peak_in_bf16(runtime: Runtime) -> float:
