@@ -244,7 +244,6 @@ class GPT(nn.Module):
         """
         for name, weight in self.named_parameters():
             draws = torch.Generator().manual_seed(key(seed, "init", name))
-            spread = weight.shape[-1] ** -0.5 if weight.ndim else 1.0
             if name.startswith("smear."):
                 fresh = torch.zeros(weight.shape)
             elif name == "embedding.weight":
@@ -256,7 +255,7 @@ class GPT(nn.Module):
             elif name.endswith(("attention.output.weight", "mlp.down.weight")):
                 fresh = torch.zeros(weight.shape)
             else:
-                scale = 0.4 if name.endswith("mlp.up.weight") else 1.0
+                spread, scale = weight.shape[-1] ** -0.5, 0.4 if name.endswith("mlp.up.weight") else 1.0
                 fresh = (torch.rand(weight.shape, generator=draws) * 2 - 1) * 3**0.5 * spread * scale
             weight.copy_(fresh)
 

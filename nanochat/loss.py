@@ -53,7 +53,7 @@ def chosen(targets: Int[Tensor, " N"]) -> tuple[Int[Tensor, " M"], Float[Tensor,
     missing = rounded(len(kept)) - len(kept)
     counts = torch.ones(len(kept) + missing, device=targets.device)
     counts[len(kept) :] = 0
-    return torch.cat((kept, kept[:1].expand(missing))) if len(kept) else kept, counts[: len(kept) and len(counts)]
+    return torch.cat((kept, kept[:1].expand(missing))), counts
 
 
 def weighted_nll_plainly(features: Float[Tensor, "B T C"], head: HeadLike, batch: Targets) -> Float[Tensor, ""]:

@@ -386,3 +386,13 @@ def test_a_shipped_run_is_small_and_talks(root, easy, monkeypatch):
     (root / "code/runs").mkdir(parents=True)
     target.rename(root / "code/runs/reference")
     assert find_run("reference") == root / "code/runs/reference/rl"
+
+
+def test_a_run_is_not_shipped_over_other_files(root, easy):
+    run_up_to(root, "midtrain")
+    target = root / "precious"
+    target.mkdir()
+    (target / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="an empty folder"):
+        ship(root / "home/toy", target)
+    assert (target / "thesis.txt").read_text() == "years of work"

@@ -240,7 +240,7 @@ GRAMS_OF_A_CUP = {
 LIQUIDS = """water milk buttermilk cream oil vinegar wine broth stock juice beer rum brandy vodka sherry whiskey coffee
     tea sauce vanilla extract half-and-half liqueur coconut_milk coconut_cream coconut_water rice_vinegar rice_wine
     apple_juice apple_cider cider tomato_juice tomato_sauce peanut_oil sesame_oil almond_milk almond_extract corn_oil
-    chicken_stock chicken_broth pepper_sauce egg_whites""".replace("\n", " ")
+    chicken_stock chicken_broth pepper_sauce egg_whites"""
 # What one of each customary unit is: grams of weight, milliliters of volume.
 GRAMS = {"ounce": Fraction("28.35"), "pound": Fraction("453.6"), "stick": Fraction(113)}
 MILLILITERS = {"tablespoon": 15, "fluid ounce": 30, "cup": 240, "pint": 475, "quart": 950, "gallon": 3785}

@@ -8,12 +8,13 @@ from safetensors.torch import load_file, save_file
 
 from nanochat.checkpoint import newest, stages_of
 from nanochat.config import dumps
-from nanochat.errors import CheckpointError
+from nanochat.errors import CheckpointError, UsageError
 from nanochat.files import sha256, write_atomically
 from nanochat.report import write_report
 from nanochat.stages.records import read_jsonl, read_stage, write_jsonl
 
 QUOTED = "Recipes in the conversations and the report are quoted from the Cookbook, under the same licence."
+ATTRIBUTION = "ATTRIBUTION.md"
 EVERY = 10  # steps of the metrics that are kept: one in so many
 TOLD = ("stage.json", "figures.json", "conversations.json", "dialogues.json", "judgements.json", "timelapse.jsonl")
 
@@ -26,6 +27,8 @@ def ship(run: Path, target: Path) -> int:
     stages = stages_of(run)
     if not stages:
         raise CheckpointError(f"a trained run in {run}", "none", "make it: python -m nanochat run")
+    if target.exists() and any(target.iterdir()) and not (target / ATTRIBUTION).exists():
+        raise UsageError("an empty folder, or one that a run was shipped to", str(target), "use --ship with another")
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     shutil.copytree(run / "tokenizer", target / "tokenizer")
@@ -37,8 +40,8 @@ def ship(run: Path, target: Path) -> int:
                 shutil.copy(run / stage / name, target / stage / name)
     for stage in {"pretrain", stages[-1]} & set(stages):
         ship_weights(run / stage, target / stage)
-    attribution = read_attribution(run)
-    (target / "ATTRIBUTION.md").write_text(f"# What this model has read\n\n{attribution}\n\n{QUOTED}\n", "utf-8")
+    attribution = read_stage(run, "tokenizer").get("attribution", "See the report.")
+    (target / ATTRIBUTION).write_text(f"# What this model has read\n\n{attribution}\n\n{QUOTED}\n", "utf-8")
     write_report(target)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
 
@@ -62,8 +65,3 @@ def ship_weights(stage: Path, target: Path) -> None:
     save_file(weights, folder / "model.safetensors")
     state = found.state | {"files": {"model.safetensors": sha256(folder / "model.safetensors")}}
     write_atomically(folder / "state.json", dumps(state))
-
-
-def read_attribution(run: Path) -> str:
-    """Sources and licences, as the tokenizer stage recorded them."""
-    return str(read_stage(run, "tokenizer").get("attribution", "See the report."))

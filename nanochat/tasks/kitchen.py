@@ -37,7 +37,7 @@ class Kitchen:
         self.find = Find(texts, limit, adapt=self.adapted, notes=shelves())
 
     def adapted(self, title: str, wish: Wish) -> str:
-        """The ingredients of a recipe as they are wished."""
+        """What is wished of the recipe of this title."""
         return adapted(self.recipes[title], wish)
 
     @property

@@ -13,7 +13,7 @@ notes, a thousand of them, more than so small a model keeps: it looks them up wi
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from nanochat import keyed
@@ -142,7 +142,7 @@ class Knowledge(Noted):
     def example(self, split: Split, index: int, seed: int = 0) -> Example:
         draw = keyed.rng(seed, self.name, split, index)
         if draw.random() < 0.65:
-            row = draw.choice([row for row in rows_of("knowledge.jsonl") if on_side(split, row["item"])])
+            row = draw.choice(known(split))
         else:
             unknown = [row for row in rows_of("limits.jsonl") if row.get("what")]
             fillings = draw.choice(unknown)["fill"]["train" if split == "train" else "test"]
@@ -151,6 +151,12 @@ class Knowledge(Noted):
                 row = {"item": draw.choice(fillings), "must": [IGNORANCE]}
         question = WHAT_IS.ask(split, draw, {"item": row["item"]})
         return self.noted(question, question.fields["item"].lower(), row)
+
+
+@cache
+def known(split: Split) -> list[dict[str, Any]]:
+    """The notes on what things are that belong to a split."""
+    return [row for row in rows_of("knowledge.jsonl") if on_side(split, row["item"])]
 
 
 class HowTo(Noted):
