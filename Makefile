@@ -6,6 +6,8 @@ PYTHON ?= python3
 PRESET ?= laptop
 # A package index for torch alone, for example PyTorch's own of CPU builds; pip's usual one when empty.
 TORCH_INDEX ?=
+# Where `make guide-serve` listens.
+PORT ?= 8080
 
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
@@ -17,13 +19,20 @@ MADE := $(VENV)/.made
 TORCH := $(VENV)/.torch
 FOR_CHAT := $(VENV)/.for-chat
 FOR_TESTS := $(VENV)/.for-tests
+FOR_GUIDE := $(VENV)/.for-guide
+# The book: what can be made again lies here, and its site in the folder `site`.
+BOOK := educational/_build
+SPHINX := $(VENV_PYTHON) -m sphinx -q -W --keep-going -d $(BOOK)/doctrees
 
-.PHONY: help env chat reference test test-slow check clean
+.PHONY: help env chat reference guide guide-sync guide-serve test test-slow check clean
 
 help:
 	@echo "make chat [PRESET=tiny]  train a chatbot from raw text, then talk to it"
 	@echo "make reference           make the run that is shipped in runs/reference again"
 	@echo "make env                 make $(VENV) and install nanochat in it"
+	@echo "make guide               check the book, then make its site and its PDF"
+	@echo "make guide-sync          write code, outputs, numbers and figures into the book"
+	@echo "make guide-serve         show the book's site on this machine"
 	@echo "make test                the fast tests"
 	@echo "make test-slow           the long ones"
 	@echo "make check               lint, format, types, structure"
@@ -38,6 +47,20 @@ reference: $(FOR_CHAT)
 	@$(VENV_PYTHON) -m nanochat run --preset laptop --run made-for-reference --questions 1000 \
 		--prompts runs/prompts/kitchen_dev.jsonl --ship runs/reference
 
+guide: $(FOR_GUIDE)
+	@$(VENV_PYTHON) educational/guide.py check
+	@$(VENV_PYTHON) educational/guide.py symbols --quiet
+	@$(SPHINX) -b html educational $(BOOK)/site
+	@$(VENV_PYTHON) educational/compile_to_pdf.py
+	@echo "The site: $(BOOK)/site/index.html"
+
+guide-sync: $(FOR_GUIDE)
+	@$(VENV_PYTHON) educational/guide.py sync
+
+guide-serve: $(FOR_GUIDE)
+	@$(SPHINX) -b html educational $(BOOK)/site
+	@$(VENV_PYTHON) -m http.server --bind 127.0.0.1 --directory $(BOOK)/site $(PORT)
+
 test: $(FOR_TESTS)
 	@$(VENV_PYTHON) -m pytest -m "not slow"
 
@@ -51,17 +74,22 @@ check: $(FOR_TESTS)
 	@$(VENV_PYTHON) -m pytest -q -m "not slow" tests/structure
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find nanochat tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf $(VENV) $(BOOK) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find nanochat tests $(wildcard educational) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(FOR_CHAT): $(PINS) $(TORCH)
 	@echo "Installing nanochat and what it needs ..."
 	@$(INSTALL) -qq --no-build-isolation -e .
 	@touch $@
 
-$(FOR_TESTS): $(PINS) $(TORCH)
+$(FOR_TESTS): $(PINS) $(TORCH) $(FOR_GUIDE)
 	@echo "Installing nanochat and what its tests need ..."
 	@$(INSTALL) -qq --no-build-isolation -e ".[data,dev]"
+	@touch $(FOR_CHAT) $@
+
+$(FOR_GUIDE): $(PINS) $(TORCH)
+	@echo "Installing nanochat and what its book needs ..."
+	@$(INSTALL) -qq --no-build-isolation -e ".[guide]"
 	@touch $(FOR_CHAT) $@
 
 $(TORCH): constraints.txt | $(MADE)
