@@ -52,7 +52,9 @@ def main() -> None:
                 model = train_ngram([train[i] for i in drawn], tokenizer.vocab_size, bos, order)
                 values.append(model.bits_per_byte(scored).value)
             found.append(figure("bpb", values, part, order))
-            print(f"part {part:4}  order {order}  {statistics.mean(values):.3f}  ({min(values):.3f} to {max(values):.3f})")
+            print(
+                f"part {part:4}  order {order}  {statistics.mean(values):.3f}  ({min(values):.3f} to {max(values):.3f})"
+            )
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     record = {
         "command": "python educational/experiments/ngram_orders.py",

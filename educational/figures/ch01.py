@@ -1,5 +1,6 @@
 """The figures of chapter 1: what a run takes, what each way of predicting costs, and one sentence through the book."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -7,12 +8,12 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
 from educational.figures.style import (
     BLUE,
     COLOURS,
-    FAINT,
     GREEN,
     INK,
     ORANGE,
@@ -72,7 +73,7 @@ def timed_map() -> Figure:
             axes.text(start - whole * 0.012, place, label, va="center", ha="right", fontsize=8)
         start += minutes
     axes.set_yticks(range(len(stages)), [name for name, _ in stages])
-    axes.set(xlabel="minutes since the start", xlim=(0, whole * 1.02), ylim=(len(stages) - 0.5, -0.5))
+    axes.set(xlabel="minutes, stage after stage", xlim=(0, whole * 1.02), ylim=(len(stages) - 0.5, -0.5))
     return figure
 
 
@@ -121,11 +122,11 @@ def more_text() -> Figure:
 
 
 def pairs() -> Tensor:
-    """How often each character follows each other one in the three lines, and once more."""
+    """How often each character follows each other one in the three lines, and a tenth more."""
     letters = sorted(set(LINES))
     ids = [letters.index(letter) for letter in LINES]
-    found = torch.ones(len(letters), len(letters), dtype=torch.float64)
-    for before, after in zip(ids, ids[1:], strict=False):
+    found = torch.full((len(letters), len(letters)), 0.1, dtype=torch.float64)
+    for before, after in itertools.pairwise(ids):
         found[before, after] += 1
     return found
 
@@ -139,13 +140,13 @@ def descent() -> Figure:
         loss = -(counts * scores.log_softmax(-1)).sum() / counts.sum()
         losses.append(loss.item())
         (slope,) = torch.autograd.grad(loss, scores)
-        scores = (scores - 18 * slope).detach().requires_grad_()
+        scores = (scores - 25 * slope).detach().requires_grad_()
     figure, (left, right) = new(6.5, 2.6, columns=2)
     left.plot(losses[:41], color=BLUE)
     left.axhline(best, color=RED, linestyle="--", linewidth=1.2)
-    left.text(40, best - 0.012, f"counting: {best:.3f}", color=RED, fontsize=8, ha="right", va="top")
+    left.text(40, best - 0.03, f"counting: {best:.3f}", color=RED, fontsize=8, ha="right", va="top")
     left.text(2, losses[0], f"ln {len(counts)} = {losses[0]:.3f}", fontsize=8, va="center")
-    left.set(xlabel="step", ylabel="loss, nats", ylim=(best - 0.06, losses[0] + 0.04), title="The loss")
+    left.set(xlabel="step", ylabel="loss, nats", ylim=(best - 0.25, losses[0] + 0.1), title="The loss")
     right.semilogy([loss - best for loss in losses], color=BLUE)
     right.set(xlabel="step", ylabel="loss over that of counting", title="What is left to gain")
     return figure
@@ -159,37 +160,36 @@ def journey() -> Figure:
     with torch.no_grad():
         logits = model(row[:, :-1])[0].float()
     nats = float(-logits.log_softmax(-1).gather(1, row[0, 1:, None]).mean())
-    words = " | ".join(tokenizer.decode([token]).strip() or "␣" for token in ids)
+    size = logits.shape[-1]
+    words = "|".join(tokenizer.decode([token]).strip() or "␣" for token in ids)
     numbers = " ".join(map(str, ids))
     steps = [
         ("1", "a sentence", f"{SENTENCE}\nHow likely is it?", BLUE),
         ("3", "bytes, then ids", f"{len(SENTENCE.encode())} bytes, {len(ids)} tokens\n{words}\n{numbers}", ORANGE),
         ("4", "vectors", f"{len(ids)} rows of {logits_width(model)} numbers,\nlayer after layer", GREEN),
-        ("5", "attention", "“serve” looks back\nat “flour” and “2”", GREEN),
-        ("6", "scores and loss", f"{logits.shape[-1]:,} scores a token;\nloss {nats:.2f}, guessing {math.log(logits.shape[-1]):.2f}", RED),
+        ("5", "attention", "each token looks back\nat those before it", GREEN),
+        ("6", "scores and loss", f"{size:,} scores a token;\nloss {nats:.2f}, guessing {math.log(size):.2f}", RED),
         ("2", "gradient", "$p - y$, back through\nevery layer", RED),
         ("7", "update", "each weight a little\nagainst its gradient", PURPLE),
         ("8", "answer", "“How much for 10?”\n“You need 5 cups.”", SKY),
     ]  # fmt: skip
-    figure, axes = new(6.5, 3.5)
+    figure, axes = new(6.5, 3.1)
     bare(axes).set(xlim=(0, 13), ylim=(0.2, 7))
     spots = [(1.55 + 3.3 * (k if k < 4 else 7 - k), 5.3 if k < 4 else 1.9) for k in range(8)]
     for (number, title, text, colour), (x, y) in zip(steps, spots, strict=True):
         frame = {"boxstyle": "round,pad=0,rounding_size=0.1", "facecolor": f"{colour}18", "edgecolor": colour}
-        from matplotlib.patches import FancyBboxPatch
-
         axes.add_patch(FancyBboxPatch((x - 1.45, y - 1.35), 2.9, 2.7, **frame))
-        axes.text(x, y + 0.95, f"{number}  {title}", ha="center", va="center", weight="bold", fontsize=8.5)
-        axes.text(x, y - 0.25, text, ha="center", va="center", fontsize=6.6, linespacing=1.5)
-    for (x0, y0), (x1, y1) in zip(spots, spots[1:], strict=False):
+        axes.text(x, y + 0.85, f"{number}  {title}", ha="center", va="center", weight="bold", fontsize=8.5)
+        axes.text(x, y - 0.3, text, ha="center", va="center", fontsize=6.2 if number == "3" else 7, linespacing=1.8)
+    for (x0, y0), (x1, y1) in itertools.pairwise(spots):
         if y0 == y1:
             arrow(axes, (x0 + math.copysign(1.47, x1 - x0), y0), (x1 - math.copysign(1.47, x1 - x0), y1))
         else:
             arrow(axes, (x0, y0 - 1.37), (x1, y1 + 1.37))
     # After an update the next text goes the same way.
-    axes.plot([spots[6][0], spots[6][0]], [3.27, 3.6], color=FAINT, linewidth=1.2)
-    axes.plot([spots[6][0], spots[2][0] - 0.9], [3.6, 3.6], color=FAINT, linewidth=1.2)
-    arrow(axes, (spots[2][0] - 0.9, 3.6), (spots[2][0] - 0.9, 3.93), FAINT)
+    axes.plot([spots[6][0], spots[6][0]], [3.27, 3.6], color=QUIET, linewidth=1.1)
+    axes.plot([spots[6][0], spots[2][0] + 0.3], [3.6, 3.6], color=QUIET, linewidth=1.1)
+    arrow(axes, (spots[2][0] + 0.3, 3.6), (spots[2][0] + 0.3, 3.93))
     axes.text(spots[6][0] + 0.1, 3.68, "again, with the next text", fontsize=6.6, color=QUIET)
     return figure
 

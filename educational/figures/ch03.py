@@ -278,25 +278,3 @@ def merge_growth() -> Figure:
         )
     axes.legend(loc="lower left")
     return figure
-
-
-def vocabulary_and_model() -> Figure:
-    """Bits per byte after equal operations against V, and how many of the parameters are tables."""
-    found = record("vocabulary_and_model")["figures"]
-    size = [int(one["name"].removeprefix("bpb_")) for one in found]
-    figure, axes = new(width=6.5, height=2.9)
-    for seed in range(len(found[0]["scores"])):
-        axes.plot(size, [one["scores"][seed] for one in found], "o", color=BLUE, markersize=3.5, alpha=0.6)
-    axes.plot(size, [one["value"] for one in found], color=BLUE)
-    for one, v in zip(found, size, strict=True):
-        note = f"{one['table_share']:.0%} tables\n{one['bytes_read'] / 1e6:.2f} MB read"
-        place = {"textcoords": "offset points", "ha": "center", "fontsize": 7.5, "color": QUIET}
-        axes.annotate(note, (v, one["high"]), (0, 7), **place)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(size, [f"{v:,}" for v in size])
-    low, high = min(one["low"] for one in found), max(one["high"] for one in found)
-    axes.set_ylim(low - 0.15 * (high - low), high + 0.4 * (high - low))
-    axes.set_xlim(size[0] * 0.75, size[-1] * 1.35)
-    axes.set_xlabel("vocabulary V")
-    axes.set_ylabel("bits per byte, held-out text")
-    return figure

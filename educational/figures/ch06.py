@@ -223,7 +223,34 @@ def draw_state(axes: Axes, state: list[list[int]], news: set[tuple[int, int]]) -
                 axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=RED, linewidth=1.1))
 
 
+# E, A, B, alpha and beta of L = E + A / N^alpha + B / D^beta: Besiroglu et al. (2024), arXiv:2404.10102.
+REFITTED = (1.8172, 482.01, 2085.43, 0.3478, 0.3658)
+
+
 def isoflop() -> Figure:
+    """The refitted law at four budgets, with the best size of each."""
+    floor, a, b, alpha, beta = REFITTED
+    figure, axes = new(6.5, 3.3)
+    sizes = np.geomspace(2e7, 2e10, 300)
+    for budget, colour, style in zip((1e18, 1e19, 1e20, 1e21), COLOURS, STYLES, strict=False):
+        loss = floor + a / sizes**alpha + b / (budget / 6 / sizes) ** beta
+        best = (alpha * a / (beta * b) * (budget / 6) ** beta) ** (1 / (alpha + beta))
+        low = floor + a / best**alpha + b / (budget / 6 / best) ** beta
+        shown = loss < 1.45 * low
+        axes.plot(sizes[shown], loss[shown], color=colour, linestyle=style, linewidth=1.6,
+                  label=f"$10^{{{round(math.log10(budget))}}}$ operations: best {best / 1e6:,.0f} M, "
+                        f"{budget / 6 / best**2:.0f} tokens each")  # fmt: skip
+        axes.plot(best, low, "*", color=colour, markersize=11, markeredgecolor="white")
+    budgets = np.geomspace(6e17, 2e21, 50)
+    ruled = np.sqrt(budgets / 120)  # 6 N (20 N)
+    axes.plot(ruled, floor + a / ruled**alpha + b / (20 * ruled) ** beta, ":", color=QUIET, linewidth=1,
+              label="20 tokens a parameter")  # fmt: skip
+    axes.set(xscale="log", xlabel="parameters", ylabel="loss, nats a token", ylim=(2.1, 5.6))
+    axes.legend(loc="upper left", ncols=1)
+    return figure
+
+
+def isoflop_measured() -> Figure:
     """Bits per byte by size at equal budgets; the best size of each, and the forecast."""
     record = json.loads((ROOT / "runs/book/scaling.json").read_text())
     figure, axes = new(6.5, 3.4)
