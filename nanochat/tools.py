@@ -226,10 +226,11 @@ class Find:
     of `notes`, as `find what is quinoa`, is answered from there.
 
     Titles and query are compared as sets of words, each weighed by how rare it is among the titles; a query word that
-    no title has stands for the words most like it. The score is the weight of what they share, divided by itself plus
-    0.6 of what only the query has and 0.4 of what only the title has (Tversky 1977): between 0 and 1, and below
-    `threshold` the answer is "no recipe found". Words of `chatter` that no title has say nothing about a dish. `find with chicken, rice` names the titles whose text holds the most
-    of these instead. Answers are cut at a line to at most `limit` characters.
+    no title has stands for the words most like it, and says nothing if it is one of `chatter`. The score is the weight
+    of what they share, divided by itself plus 0.6 of what only the query has and 0.4 of what only the title has
+    (Tversky 1977): between 0 and 1, and below `threshold` the answer is "no recipe found". `find with chicken, rice`
+    names the titles whose text holds the most of these instead. Answers are cut at a line to at most `limit`
+    characters.
     """
 
     name = "find"
