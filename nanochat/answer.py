@@ -5,7 +5,8 @@ How an answer ends:
     "stop"       with `<|assistant_end|>` (in plain text, a prompt without `<|assistant_start|>`, also with `<|bos|>`),
                  or at a stop string
     "length"     at `max_tokens` drawn tokens, at the end of the context, or with a call beyond `max_calls` or too close
-                 to the context's end to be answered
+                 to the context's end to be answered, or when it goes round in circles: its last LOOP tokens are some
+                 phrase three times or more
     "malformed"  with a special token that has no place there, such as `<|user_start|>`, or `<|call_end|>` without a
                  call. Such tokens are not masked out: what is drawn from must be what the loss of reinforcement
                  learning sees, and a trained model learns not to write them.
@@ -27,6 +28,7 @@ from nanochat.tools import Tool, run_call
 
 Finish = Literal["stop", "length", "malformed"]
 Kind = Literal["text", "call", "output"]
+LOOP = 48  # tokens; phrases of up to a third of it count as circles
 Alternatives = tuple[tuple[int, str, float], ...]  # id, text, probability
 
 
@@ -152,13 +154,20 @@ class Answer:
                 self.finish = "stop"
             if kind == "call":
                 self.call.append(drawn.id)
-        if self.finish is None and (self.num_drawn >= self.sampling.max_tokens or not self.room):
+        is_over = self.num_drawn >= self.sampling.max_tokens or not self.room or (sampled and self.is_circling)
+        if self.finish is None and is_over:
             self.finish = "length"
         if self.finish is not None:
             text += self.flow.end()
         if kind == "text":
             self.texts.append(text)
         return Piece(drawn.id, text, drawn.logprob, drawn.entropy, drawn.alternatives, sampled, kind, self.finish)
+
+    @property
+    def is_circling(self) -> bool:
+        """Whether the last LOOP tokens are one phrase again and again."""
+        last = self.ids[-LOOP:]
+        return len(last) == LOOP and any(last[size:] == last[:-size] for size in range(1, LOOP // 3 + 1))
 
     def turn(self, name: str, sampled: bool) -> None:
         """What a special token changes. Outputs come from tools alone: a drawn output marker is out of place."""

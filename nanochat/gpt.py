@@ -34,6 +34,7 @@ class GPTConfig:
     # Extras, which `transformers` cannot express.
     smear: bool = False  # each token's features take in some of the token before it
     value_embeddings: bool = False  # the first and the last layer add to a token's values what they know of the token
+    sharpness: float = 1.0  # times each score of attention, which QK-norm holds within sqrt(D)
 
     def __post_init__(self) -> None:
         whole = self.n_embd % self.n_head == 0 and (self.n_embd // self.n_head) % 2 == 0
@@ -54,7 +55,9 @@ class GPTConfig:
     @property
     def extras(self) -> tuple[str, ...]:
         """Fields that are on and that the portable architecture does not have."""
-        return tuple(name for name in ("smear", "value_embeddings") if getattr(self, name))
+        default = GPTConfig()
+        names = ("smear", "value_embeddings", "sharpness")
+        return tuple(name for name in names if getattr(self, name) != getattr(default, name))
 
 
 class Linear(nn.Linear):
@@ -116,6 +119,8 @@ class Attention(nn.Module):
         # Positions enter here, and here only. The norm after it (QK-norm, arXiv:2302.05442) bounds every score by
         # sqrt(D), so that attention cannot saturate however the matrices grow.
         q, k = (rms_norm(rotate(x, cosine, sine), self.config.norm_eps) for x in (q, k))
+        if self.config.sharpness != 1:
+            q = q * self.config.sharpness
         mixed = attend(q, k, v, cache=cache)
         mixed = mixed.transpose(1, 2).reshape(b, t, c)
         written: Tensor = self.output(mixed)

@@ -58,6 +58,7 @@ def plan(
     tokens_per_parameter: float = 10.0,
     smear: bool = False,
     value_embeddings: bool = False,
+    sharpness: float = 1.0,
     world: int = 1,
 ) -> Plan:
     """What the depth dial decides; a value given beside it wins, 0 leaves it to the dial.
@@ -68,7 +69,8 @@ def plan(
     """
     if depth < 1 or world < 1:
         raise UsageError("a depth and a world size of at least 1", f"{depth} and {world}")
-    model = replace(shape(depth, vocab_size, context, kv_heads), smear=smear, value_embeddings=value_embeddings)
+    portable = shape(depth, vocab_size, context, kv_heads)
+    model = replace(portable, smear=smear, value_embeddings=value_embeddings, sharpness=sharpness)
     parameters = count_parameters(model)
     multiplied = num_multiplied(model)
     target = tokens_per_parameter * multiplied

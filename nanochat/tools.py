@@ -12,7 +12,7 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from fractions import Fraction
@@ -60,7 +60,7 @@ SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", 
 VULGAR = {sign: unicodedata.normalize("NFKC", sign).replace("⁄", "/") for sign in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 MIXED = re.compile(r"(?<![\d./)])(\d+)\s+(\d+/\d+)(?![\d.])")
 THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
-CONVERSION = re.compile(r"[^\W\d] in ", re.IGNORECASE)
+CONVERSION = re.compile(r"[^\W\d] (?:in|into|to|as) ", re.IGNORECASE)
 ALLOWED = re.compile(r"[0-9+\-*/%(). ]+")
 
 
@@ -226,10 +226,11 @@ class Find:
     of `notes`, as `find what is quinoa`, is answered from there.
 
     Titles and query are compared as sets of words, each weighed by how rare it is among the titles; a query word that
-    no title has stands for the words most like it. The score is the weight of what they share, divided by itself plus
-    0.6 of what only the query has and 0.4 of what only the title has (Tversky 1977): between 0 and 1, and below
-    `threshold` the answer is "no recipe found". `find with chicken, rice` names the titles whose text holds the most
-    of these instead. Answers are cut at a line to at most `limit` characters.
+    no title has stands for the words most like it, and says nothing if it is one of `chatter`. The score is the weight
+    of what they share, divided by itself plus 0.6 of what only the query has and 0.4 of what only the title has
+    (Tversky 1977): between 0 and 1, and below `threshold` the answer is "no recipe found". `find with chicken, rice`
+    names the titles whose text holds the most of these instead. Answers are cut at a line to at most `limit`
+    characters.
     """
 
     name = "find"
@@ -241,8 +242,9 @@ class Find:
         threshold: float = 0.55,
         adapt: Callable[[str, Wish], str] | None = None,
         notes: Mapping[str, Callable[[str], str]] | None = None,
+        chatter: Collection[str] = (),
     ) -> None:
-        self.adapt, self.notes = adapt, dict(notes or {})
+        self.adapt, self.notes, self.chatter = adapt, dict(notes or {}), frozenset(chatter)
         self.entries = dict(entries)
         self.limit = limit
         self.threshold = threshold
@@ -298,7 +300,8 @@ class Find:
             return None
         if query.casefold() in self.titles:
             return self.titles[query.casefold()]
-        asked = [self.readings(word) for word in dict.fromkeys(words(query[:MAX_QUERY])[:MAX_QUERY_WORDS])]
+        told = [word for word in words(query[:MAX_QUERY]) if word in self.having or word not in self.chatter]
+        asked = [self.readings(word) for word in dict.fromkeys(told[:MAX_QUERY_WORDS])]
         total = sum(weight for _, weight in asked)
         shared: dict[int, float] = defaultdict(float)
         for readings, weight in asked:

@@ -543,3 +543,24 @@ def test_json_that_is_no_conversation(data: Any, expected: str) -> None:
         conversation_from_json(data)
     assert "\n" not in str(caught.value)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("HOW DO I MAKE CRÈME BRÛLÉE?", "how do i make crème brûlée?"),
+        ("MIX 2 CUPS", "mix 2 cups"),
+        ("How do I make BLT?", "How do I make BLT?"),
+        ("BLT", "BLT"),
+        ("BLT 2", "BLT 2"),
+        ("2 + 2", "2 + 2"),
+        ("...", "..."),
+    ],
+)
+def test_capitals_are_read_in_small_letters(tokenizer: Tokenizer, typed: str, read: str) -> None:
+    assert prompt(tokenizer, [message("user", typed)]) == prompt(tokenizer, [message("user", read)])
+
+
+def test_only_users_shout() -> None:
+    turns = [message("system", "BE BRIEF."), message("assistant", "NO NO NO.")]
+    assert [chat.calmed(turn) for turn in turns] == turns

@@ -29,6 +29,7 @@ EXTRAS = [
     pytest.param(dataclasses.replace(SMEAR, value_embeddings=True), id="both"),
     pytest.param(NARROW, id="narrow"),
 ]
+SHARP = dataclasses.replace(SMEAR, smear=False, sharpness=1.5)
 
 
 FIELDS = ("smear", "value_embeddings")
@@ -162,7 +163,7 @@ def test_norm_comes_after_rope(monkeypatch):
     assert (swapped == wanted).float().mean() < 0.9
 
 
-@pytest.mark.parametrize("config", [*SHAPES, *EXTRAS])
+@pytest.mark.parametrize("config", [*SHAPES, *EXTRAS, pytest.param(SHARP, id="sharp")])
 def test_cached_logits_are_those_without_a_cache(config):
     model = drawn(config)
     ids = some_ids(config)
@@ -176,7 +177,7 @@ def test_cached_logits_are_those_without_a_cache(config):
     assert (torch.cat(pieces, dim=1) - whole).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("config", [*SHAPES, *EXTRAS])
+@pytest.mark.parametrize("config", [*SHAPES, *EXTRAS, pytest.param(SHARP, id="sharp")])
 def test_rows_of_different_lengths_share_a_cache(config):
     model = drawn(config)
     ids, lengths = some_ids(config), torch.tensor([5, 17])
@@ -310,3 +311,21 @@ def test_bf16_is_near_fp32_and_logits_stay_float32():
 def test_impossible_shapes_are_refused(fields):
     with pytest.raises(UsageError, match="expected"):
         GPTConfig(**fields)
+
+
+def test_sharpness_is_a_factor_on_every_score():
+    """With queries and keys of length sqrt(D) the scores are within sqrt(D) times the factor; nothing else changes."""
+    plain = drawn(dataclasses.replace(SHARP, sharpness=1.0))
+    sharp = GPT(SHARP)
+    sharp.load_state_dict(plain.state_dict())
+    assert (plain.config.extras, sharp.config.extras) == ((), ("sharpness",))
+    ids, seen = some_ids(SHARP), []
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(
+            gpt, "attend", lambda q, k, v, cache: seen.append((q, k)) or attention.attend(q, k, v, cache=cache)
+        )
+        first, other = plain(ids), sharp(ids)
+    (q, k), (sharp_q, sharp_k) = seen[0], seen[SHARP.n_layer]
+    torch.testing.assert_close(sharp_q, 1.5 * q)
+    assert torch.equal(sharp_k, k)
+    assert (first - other).abs().max() > 0.01

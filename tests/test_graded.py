@@ -10,10 +10,10 @@ from nanochat.data.recipes import Recipe
 from nanochat.engine import Completion, Engine, Sampling
 from nanochat.errors import UsageError
 from nanochat.evaluate.graded import GREEDY, accuracy, choice_accuracy, graded, manners, reward
-from nanochat.evaluate.kitchen import kitchen_figures
+from nanochat.evaluate.kitchen import ingredient_words, invented_figures, kitchen_figures
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
-from nanochat.tasks import catalogue
+from nanochat.tasks import Kitchen, catalogue
 from nanochat.tasks.task import Example, Grade, Split, Task, dialogue
 from nanochat.tokenizer import (
     SPECIALS,
@@ -302,3 +302,43 @@ def test_the_references_get_full_marks_and_silence_none(tokenizer: Tokenizer, re
     }  # fmt: skip
     assert told == sorted(told)
     assert told[-1] == (9 * 9, 9 * 9)
+
+
+class Inventor(Engine):
+    """Goes on from a title with the true list of that dish, or with one list for every dish."""
+
+    lists: dict[str, str]
+    is_honest: bool
+
+    def generate(  # type: ignore[override]
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling | None = None, rows: object = None
+    ) -> list[Completion]:
+        titles = [self.tokenizer.decode(ids[1:]).partition("\n")[0] for ids in prompts]
+        texts = [self.lists[title] if self.is_honest else " 1 cup apple\n- 2 g salt" for title in titles]
+        return [Completion([], [], [], "stop", text) for text in texts]
+
+
+def test_inventions_are_compared_with_their_own_dish_and_with_another(tokenizer: Tokenizer) -> None:
+    towns = ["Bern", "Oslo", "Rome", "Lima", "Cork", "Kiel", "Graz", "Lyon", "Bath", "Pisa"]
+    titles = [f"{town} {dish}" for town in towns for dish in ("Soup", "Pie", "Stew", "Bake", "Bread", "Curry", "Tart")]
+    letters = ["".join(chr(97 + int(digit)) for digit in f"{number:03d}") for number in range(len(titles))]
+    dishes = [
+        Recipe(title, None, None, None, None, (f"1 cup {one}zz", "2 g salt"), ("Cook.",))
+        for title, one in zip(titles, letters, strict=True)
+    ]
+    engine = Inventor(random_model(tokenizer), tokenizer, RUNTIME)
+    engine.lists = {dish.title: "\n- ".join([f" {dish.ingredients[0]}", *dish.ingredients[1:]]) for dish in dishes}
+    engine.is_honest = True
+    own, gain = invented_figures(engine, dishes, 12, stage="pretrain")
+    assert (own.name, own.value, own.n) == ("invented_f1", 1.0, 12)
+    assert len(Kitchen(dishes).side("test")) > 1
+    assert gain.value == pytest.approx(0.5)  # one word of two is in every list
+    engine.is_honest = False
+    own, gain = invented_figures(engine, dishes, 12, stage="pretrain")
+    assert own.value == pytest.approx(0.5)
+    assert gain.value == pytest.approx(0.0)
+
+
+def test_the_words_of_ingredients() -> None:
+    lines = ["- 2 cups (250 g) plain flour", "3 large eggs, beaten"]
+    assert ingredient_words(lines) == {"plain", "flour", "large", "egg", "beaten"}

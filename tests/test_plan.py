@@ -9,7 +9,7 @@ from nanochat.plan import count_parameters, flops_per_token, memory_bytes, plan
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("kv_heads", [0, 1])
-@pytest.mark.parametrize("extras", [{}, {"smear": True}, {"value_embeddings": True}])
+@pytest.mark.parametrize("extras", [{}, {"smear": True}, {"value_embeddings": True}, {"sharpness": 1.5}])
 def test_parameters_are_those_of_the_model(depth, kv_heads, extras):
     chosen = plan(depth, vocab_size=500, context=64, kv_heads=kv_heads, **extras)
     model = GPT(chosen.model)

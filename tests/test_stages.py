@@ -21,7 +21,7 @@ from nanochat.stages import reinforce as reinforce_stage
 from nanochat.stages.evaluate import EvaluateConfig, evaluate
 from nanochat.stages.finetune import FinetuneConfig, finetune
 from nanochat.stages.pretrain import PretrainConfig, pretrain
-from nanochat.stages.records import read_stage
+from nanochat.stages.records import read_jsonl, read_stage
 from nanochat.stages.reinforce import ReinforceConfig, reinforce
 from nanochat.stages.ship import ship
 from nanochat.stages.stage import Interrupted, Stage
@@ -378,6 +378,12 @@ def test_a_shipped_run_is_small_and_talks(root, easy, monkeypatch):
     assert not [*target.rglob("optimizer.safetensors"), *target.rglob("*.npy"), *target.rglob("*.partial")]
     assert (target / "report.html").exists()
     assert (target / "ATTRIBUTION.md").read_text().startswith("# What this model has read")
+    rows, kept = read_jsonl(run / "metrics.jsonl"), read_jsonl(target / "metrics.jsonl")
+    assert len(kept) < len(rows)
+    for stage in ("pretrain", "midtrain", "sft", "rl"):
+        of_stage = [[row for row in some if row["stage"] == stage and "tokens" in row] for some in (rows, kept)]
+        assert len({sum(row["tokens"] for row in some) for some in of_stage}) == 1
+        assert len({some[-1]["step"] for some in of_stage}) == 1
     runtime = detect("cpu", "float32")
     (whole, _, _), (rounded, _, _) = load_model(run / "rl", runtime), load_model(target / "rl", runtime)
     for one, other in zip(whole.parameters(), rounded.parameters(), strict=True):

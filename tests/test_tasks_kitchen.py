@@ -211,6 +211,27 @@ def test_questions_for_a_number_of_people(split: Split) -> None:
     assert 0 < words < len(examples)
 
 
+def test_in_training_the_dish_is_sometimes_named_before_it_is_asked_about_and_half_shown() -> None:
+    short = Kitchen(KITCHEN, limit=160)
+    task = Recipes(short)
+    for split in ("train", "test"):
+        examples = [task.example(split, index) for index in range(300)]
+        in_two = [example for example in examples if example.wording.startswith("recipes.it.")]
+        halved = [
+            example
+            for example in examples
+            if example.truth["shown"] != short.find(calls_of(example.reference)[0].argument)
+        ]
+        assert (len(in_two) > 30) == (len(halved) > 5) == (split == "train")
+        assert all(". " in example.question[0].text or "?" in example.question[0].text for example in in_two)
+        for example in halved:
+            assert len(str(example.truth["shown"])) <= 80
+            assert str(example.truth["shown"]).endswith(CUT)
+            assert task.grade(example, example.reference).right
+        if split == "test":
+            assert not in_two and not halved
+
+
 def calls_of(turn: Message) -> list[Call]:
     return [part for part in turn.parts if isinstance(part, Call)]
 

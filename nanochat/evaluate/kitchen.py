@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from nanochat import keyed
 from nanochat.data.recipes import Recipe
-from nanochat.engine import Engine
+from nanochat.engine import Engine, Sampling
 from nanochat.evaluate.bits import Progress
 from nanochat.evaluate.figures import Figure, mean, proportion
 from nanochat.evaluate.graded import (
@@ -18,6 +19,9 @@ from nanochat.evaluate.graded import (
     manners,
 )
 from nanochat.tasks import SUITES, Example, Suite, Task, ingredient_f1
+from nanochat.tasks.kitchen import Kitchen
+from nanochat.tasks.measures import unit_named
+from nanochat.tools import words
 
 # Tokens that an answer may take. A young model never stops, and would spend most of the time on answers long wrong.
 SHORT, LONG = 64, 256
@@ -75,6 +79,47 @@ def kitchen_figures(
         *manners(stage, [*said, *lists]),
     ]
     return Asked(figures, said)
+
+
+def invented_figures(
+    engine: Engine, recipes: Sequence[Recipe], n: int, *, stage: str, seed: int = 0, progress: Progress | None = None
+) -> list[Figure]:
+    """What a model that only continues text makes of a held-out title: ingredients, none of which it can look up.
+
+    `invented_f1` is the F1 between the words of the invented list and of the true one, numbers and units aside;
+    `invented_f1_gain` is by how much it lies above the same with the list of another dish. Only that much was said
+    about this dish; the rest is that recipes are alike. `n` inventions, several of each dish where n is larger.
+    """
+    dishes = Kitchen(recipes).side("test")
+    keyed.rng(seed, "invented").shuffle(dishes)
+    drawn = [dishes[number % len(dishes)] for number in range(n)]
+    bos = engine.tokenizer.special("<|bos|>")
+    prompts = [[bos, *engine.tokenizer.encode(f"{recipe.title}\n\nIngredients:\n-")] for recipe in drawn]
+    texts = []
+    for first in range(0, len(prompts), 64):
+        sampling = Sampling(temperature=0.5, max_tokens=128, stop=("\n\n",), seed=seed)
+        some = engine.generate(prompts[first : first + 64], sampling, range(first, min(first + 64, len(prompts))))
+        texts += [completion.text for completion in some]
+        if progress is not None:
+            progress(len(texts), len(prompts))
+    said = [ingredient_words(text.split("\n")) for text in texts]
+    true = [ingredient_words(recipe.ingredients) for recipe in drawn]
+    right, wrong = (list(map(overlap, said, lists)) for lists in (true, [*true[1:], *true[:1]]))
+    gains = [one - other for one, other in zip(right, wrong, strict=True)]
+    return [
+        mean(stage, "invented_f1", right, "share", bounds=(0, 1)),
+        mean(stage, "invented_f1_gain", gains, "share", bounds=(-1, 1)),
+    ]
+
+
+def ingredient_words(lines: Sequence[str]) -> frozenset[str]:
+    """What ingredient lines name: their words, numbers and units aside."""
+    return frozenset(word for line in lines for word in words(line) if word.isalpha() and unit_named(word) is None)
+
+
+def overlap(one: frozenset[str], other: frozenset[str]) -> float:
+    """F1 between two sets of words."""
+    return 2 * len(one & other) / max(1, len(one) + len(other))
 
 
 def questions_of(suite: Suite, tasks: Mapping[str, Task], n: int, seed: int, lists: bool = False) -> list[Question]:

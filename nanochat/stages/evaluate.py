@@ -20,7 +20,7 @@ from nanochat.evaluate.compression import xz_figures
 from nanochat.evaluate.dialogue import as_samples, converse, read_scripts
 from nanochat.evaluate.figures import Figure, load_figures, ratio, save_figures
 from nanochat.evaluate.graded import Graded
-from nanochat.evaluate.kitchen import kitchen_figures
+from nanochat.evaluate.kitchen import invented_figures, kitchen_figures
 from nanochat.evaluate.ngram import train_ngram
 from nanochat.files import write_atomically
 from nanochat.gpt import GPT
@@ -97,6 +97,12 @@ def evaluate(config: EvaluateConfig) -> list[Figure]:
         figures = bits(model, sets, folder.name, runtime, console)
         if folder.name == "pretrain" and texts:
             figures += baselines(folder.parent, tokenizer, texts, sets)
+        if folder.name == "pretrain" and "bpb_recipes" in texts:
+            with Ticks(console, "inventions") as ticks:
+                figures += invented_figures(
+                    Engine(model, tokenizer, runtime), recipes(home()), config.questions,
+                    stage=folder.name, seed=config.seed, progress=ticks.show,
+                )  # fmt: skip
         if folder.name != "pretrain":
             kitchen = recipes(home())
             engine = Engine(model, tokenizer, runtime, tools_for(kitchen, limit_for(model.config.context)))

@@ -47,6 +47,8 @@ class PlanConfig:
     """extra: each token's features take in some of the token before it"""
     value_embeddings: bool = False
     """extra: two layers add to a token's values what they know of the token"""
+    sharpness: float = 1.0
+    """extra: a factor on the scores of attention"""
     world: int = 1
     """processes"""
     machine: Literal["this", "a100", "h100", "h200", "b200"] = "this"
@@ -61,7 +63,7 @@ class PlanConfig:
 
 def main(argv: Sequence[str]) -> int:
     """The verb `plan`."""
-    known = {"depth", "context", "tokens_per_step", "steps", "rows", "smear", "value_embeddings"}
+    known = {"depth", "context", "tokens_per_step", "steps", "rows", "smear", "value_embeddings", "sharpness"}
     pretraining = presets_of("pretrain", argv)
     presets = {
         name: {k: v for k, v in fields.items() if k in known} | {"vocab_size": PRESETS[name]["tokenizer"]["vocab_size"]}
@@ -72,6 +74,7 @@ def main(argv: Sequence[str]) -> int:
         config.depth, vocab_size=config.vocab_size, context=config.context, kv_heads=config.kv_heads,
         tokens_per_step=config.tokens_per_step, steps=config.steps, world=config.world,
         rows=config.rows, smear=config.smear, value_embeddings=config.value_embeddings,
+        sharpness=config.sharpness,
     )  # fmt: skip
     figures = report(chosen, config)
     if config.json:

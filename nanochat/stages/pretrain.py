@@ -46,6 +46,8 @@ class PretrainConfig:
     """extra: each token's features take in some of the token before it"""
     value_embeddings: bool = False
     """extra: two layers add to a token's values what they know of the token"""
+    sharpness: float = 1.0
+    """extra: a factor on the scores of attention"""
     tokens_per_step: int = 0
     """0: by the dial"""
     steps: int = 0
@@ -89,7 +91,7 @@ def pretrain(config: PretrainConfig) -> int:
         chosen = plan(
             config.depth, vocab_size=tokenizer.vocab_size, context=config.context, kv_heads=config.kv_heads,
             tokens_per_step=config.tokens_per_step, steps=config.steps, rows=config.rows, world=stage.runtime.world,
-            smear=config.smear, value_embeddings=config.value_embeddings,
+            smear=config.smear, value_embeddings=config.value_embeddings, sharpness=config.sharpness,
         )  # fmt: skip
         model = GPT(chosen.model, stage.runtime.dtype).to(stage.runtime.device)
         model.init_weights(config.seed)

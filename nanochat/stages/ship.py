@@ -47,9 +47,22 @@ def ship(run: Path, target: Path) -> int:
 
 
 def thin(source: Path, target: Path) -> None:
-    """Every tenth step of a run's metrics, and every line that something was measured on."""
-    rows = [row for row in read_jsonl(source) if "tokens" not in row or row["step"] % EVERY == 0]
-    write_jsonl(target, rows)
+    """Every tenth step of a run's metrics, each stage's last, and every line that something was measured on.
+
+    A line that is kept counts the tokens of those left out before it, so that sums stay what they were.
+    """
+    rows = read_jsonl(source)
+    last = {row["stage"]: row["step"] for row in rows if "tokens" in row}
+    kept, waiting = [], {"tokens": 0, "learned": 0}
+    for row in rows:
+        if "tokens" not in row:
+            kept.append(row)
+            continue
+        waiting = {name: count + row.get(name, 0) for name, count in waiting.items()}
+        if row["step"] % EVERY == 0 or row["step"] == last[row["stage"]]:
+            kept.append(row | {name: count for name, count in waiting.items() if name in row})
+            waiting = dict.fromkeys(waiting, 0)
+    write_jsonl(target, kept)
 
 
 def ship_weights(stage: Path, target: Path) -> None:

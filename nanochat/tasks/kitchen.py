@@ -13,8 +13,8 @@ from nanochat.data.split import held_out
 from nanochat.tasks.measures import convert
 from nanochat.tasks.spelling import LETTERS
 from nanochat.tasks.task import Split
-from nanochat.tasks.wording import rows_of
-from nanochat.tools import CUT, NO_RECIPE, Calculator, Find, Notes, Tool, Wish, title_names
+from nanochat.tasks.wording import LEADS, TAILS, rows_of
+from nanochat.tools import CUT, NO_RECIPE, Calculator, Find, Notes, Tool, Wish, title_names, words
 
 # Of a recipe, `find` shows about so many characters: with the answer that repeats them, some 350 tokens of 512.
 LIMIT = 600
@@ -34,7 +34,7 @@ class Kitchen:
     def __init__(self, recipes: Sequence[Recipe], limit: int = LIMIT) -> None:
         self.recipes = {recipe.title: recipe for recipe in recipes}
         texts = {title: fitted_text(recipe, limit) for title, recipe in self.recipes.items()}
-        self.find = Find(texts, limit, adapt=self.adapted, notes=shelves())
+        self.find = Find(texts, limit, adapt=self.adapted, notes=shelves(), chatter=chatter())
 
     def adapted(self, title: str, wish: Wish) -> str:
         """What is wished of the recipe of this title."""
@@ -85,6 +85,14 @@ def shelves() -> dict[str, Callable[[str], str]]:
         TIP: Notes([(row["train"], row["replies"][0]) for row in rows_of("howto.jsonl")], 0.42, surplus=0.3, sure=0.75),
         **LETTERS,
     }
+
+
+@cache
+def chatter() -> frozenset[str]:
+    """The words in which people wrap the name of a dish: a call that took some of them along still means the dish."""
+    about = [row["train"] for row in rows_of("wordings.jsonl") if row["name"].startswith("recipes.")]
+    said = [re.sub(r"{\w+}", " ", wording) for wordings in (*about, LEADS, TAILS) for wording in wordings]
+    return frozenset(word for text in said for word in words(text))
 
 
 DIFFICULTY = {1: "very easy", 2: "easy", 3: "medium", 4: "hard", 5: "very hard"}

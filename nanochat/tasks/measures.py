@@ -82,7 +82,9 @@ def amount(number: str, unit: Unit) -> str:
     return f"{number} {unit.singular if number in ('1', '1/2', '1/3', '1/4', '2/3', '3/4') else unit.plural}"
 
 
-ASKED = re.compile(r"\s*([\d./ ]+?)\s*(?:degrees?\s+)?((?:°|[^\W\d]).*?) in (?:degrees?\s+)?(.+?)\s*", re.IGNORECASE)
+ASKED = re.compile(
+    r"\s*([\d./ ]+?)\s*(?:degrees?\s+)?((?:°|[^\W\d]).*?) (?:in|into|to|as) (?:degrees?\s+)?(.+?)\s*", re.IGNORECASE
+)
 
 
 def convert(asked: str) -> str:

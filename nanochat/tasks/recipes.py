@@ -14,9 +14,9 @@ from nanochat.data.recipes import Recipe
 from nanochat.tasks.grading import SMALL, grade_mentions, grade_number, line_f1, stated_numbers
 from nanochat.tasks.kitchen import Kitchen, difficulty_answer, ingredient_lines, servings_answer, time_answer
 from nanochat.tasks.task import Example, Grade, Split, dialogue
-from nanochat.tasks.wording import Question, Wordings, wordings
+from nanochat.tasks.wording import Question, Wordings, templates, wordings
 from nanochat.tokenizer.chat import Call, Message, Output, Part, Text
-from nanochat.tools import NO_RECIPE
+from nanochat.tools import NO_RECIPE, cut
 
 FOUND = 0.2  # for calling `find` with the right dish, whatever is said then
 NOT_SAID = (
@@ -69,10 +69,12 @@ class Recipes:
         among = stating(self.kitchen.side(split), kind) if kind in FACTS and draw.random() < 0.8 else None
         n = draw.randint(2, 16)
         recipe, question = asked(
-            self.kitchen, question_of(kind), split, draw, among or None, {"n": number_as_said(n, draw)}
+            self.kitchen, said_in(kind, split, draw), split, draw, among or None, {"n": number_as_said(n, draw)}
         )
         query = query_for(kind, question.fields["dish"]) + (f" for {n}" if kind == "scaled" else "")
         shown = self.kitchen.find(query)
+        if split == "train" and draw.random() < BRIEF:
+            shown = cut(shown, self.kitchen.find.limit // 2)
         parts = (Call("find", query), Output(shown), Text(shown))
         truth: dict[str, object] = {"kind": kind, "title": recipe.title, "shown": shown}
         return Example(dialogue(question.text, parts), truth, question.wording)
@@ -89,6 +91,20 @@ class Recipes:
     def found(self, example: Example, reply: Message) -> bool:
         """Whether the reply's first call finds this very recipe, whatever is said then."""
         return finds(self.kitchen, self.recipe(example).title, reply)
+
+
+BRIEF = 0.25  # how often, in training, half of a recipe is enough: what to ask for is harder than to repeat it
+IN_TWO = 0.25  # how often, in training, the dish is named in one sentence and asked about in the next
+
+
+def said_in(kind: str, split: Split, draw: random.Random) -> Wordings:
+    """Wordings of this kind of question. In training some are put together: "It is raining and I feel like {dish}." and
+    "How is it made?", since people tell a story first and ask about "it" then."""
+    if split == "test" or draw.random() >= IN_TWO:
+        return question_of(kind)
+    told = templates("wordings.jsonl", "train")
+    together = f"{draw.choice(told['recipes.about'])} {draw.choice(told[f'recipes.it.{kind}'])}"
+    return Wordings(f"recipes.it.{kind}", (together,), ())
 
 
 def question_of(kind: str) -> Wordings:

@@ -79,7 +79,9 @@ class Wordings:
         pieces = filled(templates[number], fields)
         if split == "train" and not keep:
             pieces = surrounded(pieces, draw)
-        typed = as_typed(pieces, draw, keep, slips)
+        # All in capitals is read in small letters (tokenizer/chat.py `calmed`), which training has without it.
+        capitals = CAPITAL_RATE if split == "test" or keep else 0.0
+        typed = as_typed(pieces, draw, keep, slips, capitals)
         text = "".join(piece for _, piece in typed)
         if draw.random() < BARE_END_RATE and text.rstrip(ENDS):
             text = text.rstrip(ENDS)
@@ -128,14 +130,16 @@ def filled(template: str, fields: Mapping[str, object]) -> Pieces:
     return pieces
 
 
-def as_typed(pieces: Pieces, draw: random.Random, keep: Collection[str], slips: Collection[str]) -> Pieces:
+def as_typed(
+    pieces: Pieces, draw: random.Random, keep: Collection[str], slips: Collection[str], capitals: float
+) -> Pieces:
     """`pieces` in small letters, in capitals, with one typo, or (mostly) as they are."""
     chance = draw.random()
     if chance < SMALL_RATE:
         return recased(pieces, str.lower, keep)
-    if chance < SMALL_RATE + CAPITAL_RATE:
+    if chance < SMALL_RATE + capitals:
         return recased(pieces, str.upper, keep)
-    if chance < SMALL_RATE + CAPITAL_RATE + TYPO_RATE:
+    if chance < SMALL_RATE + capitals + TYPO_RATE:
         slipped = with_typo(pieces, draw, slips)
         return with_typo(slipped, draw, slips) if draw.random() < 0.4 else slipped
     return pieces

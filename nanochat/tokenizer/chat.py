@@ -16,6 +16,9 @@ The mask is 1 where the assistant must produce the token itself: its text, its c
 of its turn (a model that is never taught to stop does not). It is 0 on what others write: the user, the system, and a
 tool, whose whole answer is put in from outside.
 
+A user's message all in capitals is read in small letters: to a small vocabulary CAPITALS are other words, letter by
+letter, and what was learned of the small ones is of no use.
+
 Text is encoded as ordinary text and the special tokens are added as ids. So a user who types "<|assistant_end|>", or a
 recipe that contains it, ends nothing.
 """
@@ -174,7 +177,7 @@ def render(tokenizer: Tokenizer, conversation: Conversation, max_tokens: int | N
         raise ChatError("max_tokens of 1 or more", str(max_tokens), "ask for more")
     ids, mask = [tokenizer.special("<|bos|>")], [0]
     for place, said in enumerate(conversation):
-        turn = said if place == len(conversation) - 1 else remembered(said)
+        turn = calmed(said) if place == len(conversation) - 1 else remembered(calmed(said))
         learned = int(turn.role == "assistant" and turn.parts == said.parts)
         ids.append(tokenizer.special(f"<|{turn.role}_start|>"))
         mask.append(0)
@@ -196,6 +199,13 @@ def remembered(turn: Message) -> Message:
         return turn
     kept: list[Part] = [part for part in turn.parts if isinstance(part, Call)]
     return Message(turn.role, (*kept, *joined([Text(turn.text.strip().partition("\n")[0])])))
+
+
+def calmed(turn: Message) -> Message:
+    """A user's turn of two words or more all in CAPITALS as if it were typed in small letters; any other as it is."""
+    if turn.role != "user" or not turn.text.isupper() or sum(word.isalpha() for word in turn.text.split()) < 2:
+        return turn
+    return Message(turn.role, (Text(turn.text.lower()),))
 
 
 def render_part(tokenizer: Tokenizer, part: Part) -> list[int]:

@@ -35,8 +35,9 @@ def rendered(record: dict) -> str:
         cells = [shown(found.get((stage, name))) for stage in stages]
         n = max(figure["n"] for (_, of), figure in found.items() if of == name)
         lines.append(f"| {title} | " + " | ".join(cells) + f" | {n} |")
-    wall, peak = record["wall_seconds"], record["peak_memory_gb"]
-    lines += ["", f"From nothing but the downloaded text: {wall:.0f} seconds, and {peak:.1f} GB of memory at the most."]
+    seconds, peak = 60 * record["minutes"], record["peak_memory_gb"]
+    cost = f"{seconds:.0f} seconds of training, and {peak:.1f} GB of memory at the most"
+    lines += ["", f"From nothing but the downloaded text: {cost}."]
     return "\n".join(lines) + "\n"
 
 
