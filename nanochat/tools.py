@@ -268,10 +268,11 @@ class Find:
         shelf = self.shelf(argument)
         if shelf is not None:
             return self.noted(shelf, argument[len(shelf) :])
-        wish = wish_of(argument)[1]
-        title = self.match(argument)
-        if title is None:
-            return NO_RECIPE
+        wish, title = wish_of(argument)[1], self.match(argument)
+        return NO_RECIPE if title is None else self.shown(title, wish)
+
+    def shown(self, title: str, wish: Wish) -> str:
+        """What is wished of an entry, cut to the limit."""
         return cut(self.entries[title] if self.adapt is None or wish == Wish() else self.adapt(title, wish), self.limit)
 
     def noted(self, shelf: str, question: str) -> str:
@@ -280,7 +281,7 @@ class Find:
         if isinstance(notes, Notes) and not notes.is_sure(question):
             title = self.match(question.strip())
             if title is not None:
-                return cut(self.entries[title], self.limit)
+                return self.shown(title, wish_of(question)[1])
         return notes(question)
 
     def shelf(self, query: str) -> str | None:
@@ -298,6 +299,7 @@ class Find:
             query = wish_of(query)[0]
         except ToolError:
             return None
+        query = query[len(self.shelf(query) or "") :].strip()  # "time of tip how do I make pancakes"
         if query.casefold() in self.titles:
             return self.titles[query.casefold()]
         told = [word for word in words(query[:MAX_QUERY]) if word in self.having or word not in self.chatter]

@@ -463,3 +463,12 @@ def test_chatter_around_a_dish_does_not_hide_it() -> None:
     assert patient.match("tomato soup tonight") == "Tomato Soup"  # a title's word tells, whatever chatter says
     assert patient.match("never before tonight") is None
     assert patient.match("unicorn pie tonight") is None
+
+
+def test_a_shelf_that_gives_way_to_a_dish_hears_how_it_is_wanted() -> None:
+    unsure = {"tip": Notes([(["boil eggs"], "6 minutes.")], threshold=0.4, surplus=0.3, sure=0.75)}
+    find = Find(MENU, adapt=lambda title, wish: f"{title}, {wish}", notes=unsure)
+    assert find("tip boil eggs") == "6 minutes."
+    assert find("tip how do i make tomato soup for 6") == f"Tomato Soup, {Wish(people=6)}"
+    assert find("time of tip how do i make tomato soup") == f"Tomato Soup, {Wish('time')}"
+    assert find("tip how do i make tomato soup") == MENU["Tomato Soup"]

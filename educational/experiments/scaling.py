@@ -1,11 +1,10 @@
-"""Larger, or longer? Models of several sizes at equal compute: where the best size lies, and does the law hold further?
+"""Larger, or longer? Models of five sizes at equal compute: which is best at which budget?
 
     python educational/experiments/scaling.py
 
 Two layers of width 16 to 96 learn recipes (the Cookbook is fetched by pip once, 1 MB) with so many tokens that every
-run costs the same 6 N D operations. A parabola through bits per byte against ln N gives each budget's best size, a
-line through those a forecast for three times the largest budget, which is then run. Three seeds of every run; writes
-runs/book/scaling.json.
+run of a budget costs the same 6 N D operations; at the largest budget the smallest model is left out, which would read
+the text three times. Three seeds of every run; writes runs/book/scaling.json.
 """
 
 import json
@@ -29,7 +28,7 @@ from nanochat.train import Batch, train
 DOCUMENTS, HELD, VOCABULARY = 1200, 24, 512
 ROWS, TOKENS = 4, 128
 WIDTHS = (16, 32, 48, 64, 96)
-BUDGETS, FORECAST = (5e9, 1.5e10, 4.5e10), 1.35e11
+BUDGETS = (5e9, 1.5e10, 4.5e10, 1.35e11)
 SEEDS = (0, 1, 2)
 
 
@@ -72,42 +71,42 @@ def run(corpus: Corpus, runtime: Runtime, width: int, budget: float, seed: int) 
             "bpb": round(value, 5)}  # fmt: skip
 
 
-def best(points: list[dict[str, float]]) -> tuple[float, float]:
-    """(ln of the best size, bits per byte there): the lowest point of a parabola through the means."""
-    sizes = sorted({point["parameters"] for point in points})
-    means = [float(np.mean([p["bpb"] for p in points if p["parameters"] == size])) for size in sizes]
-    # Five points around the lowest: further out the curve is no parabola.
-    at = min(max(int(np.argmin(means)), 2), len(sizes) - 3)
-    near = slice(at - 2, at + 3)
-    a, b, c = np.polyfit(np.log(sizes[near]), means[near], 2)
-    place = float(np.clip(-b / (2 * a), math.log(sizes[0]), math.log(sizes[-1]))) if a > 0 else math.log(sizes[at])
-    return place, a * place**2 + b * place + c
+def figures_of(points: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The mean of the seeds for each budget and width, with the lowest and the highest."""
+    found = []
+    for budget, width in dict.fromkeys((point["budget"], point["width"]) for point in points):
+        some = [point for point in points if (point["budget"], point["width"]) == (budget, width)]
+        values = [point["bpb"] for point in some]
+        about = {"value": sum(values) / len(values), "low": min(values), "high": max(values), "n": len(values)}
+        found.append({key: some[0][key] for key in ("budget", "width", "parameters", "tokens")} | about)
+    return found
+
+
+def best_of(figures: list[dict[str, float]]) -> list[dict[str, float]]:
+    """For each budget the width with the fewest bits per byte, and how many tokens each of its parameters has read."""
+    budgets = dict.fromkeys(figure["budget"] for figure in figures)
+    winners = [min((f for f in figures if f["budget"] == budget), key=lambda f: f["value"]) for budget in budgets]
+    return [w | {"tokens_per_parameter": w["tokens"] / w["parameters"]} for w in winners]
 
 
 def main() -> None:
-    """All runs, printed as they come; the fit, the forecast, and what came of it."""
+    """All runs, printed as they come, and the record."""
     runtime = detect("cpu", "float32", threads=1)
     began, corpus = time.process_time(), Corpus()
     print(f"{len(corpus.store.tokens):,} tokens", flush=True)
     points = []
-    for budget in (*BUDGETS, FORECAST):
-        for width in WIDTHS if budget != FORECAST else WIDTHS[1:]:
+    for budget in BUDGETS:
+        for width in WIDTHS if budget != BUDGETS[-1] else WIDTHS[1:]:
             found = [run(corpus, runtime, width, budget, seed) for seed in SEEDS]
             points += found
             mean = sum(p["bpb"] for p in found) / len(found)
             print(f"{budget:.1e} operations, width {width:3}, {found[0]['parameters']:7,} parameters, "
                   f"{found[0]['tokens']:8,} tokens: {mean:.3f} bits per byte  "
                   f"({time.process_time() - began:.0f} s)", flush=True)  # fmt: skip
-    optima = [best([p for p in points if p["budget"] == budget]) for budget in BUDGETS]
-    slope, start = np.polyfit(np.log(BUDGETS), [place for place, _ in optima], 1)
-    drop, level = np.polyfit(np.log(BUDGETS), [math.log(value) for _, value in optima], 1)
-    forecast = {
-        "parameters": math.exp(start + slope * math.log(FORECAST)),
-        "bpb": math.exp(level + drop * math.log(FORECAST)),
-    }
-    found = best([p for p in points if p["budget"] == FORECAST])
-    measured = {"parameters": math.exp(found[0]), "bpb": float(found[1])}
-    print(f"best size ~ operations^{slope:.2f}; forecast {forecast}, measured {measured}")
+    figures = figures_of(points)
+    for winner in best_of(figures):
+        print(f"{winner['budget']:.1e} operations: width {winner['width']} is best, "
+              f"{winner['tokens_per_parameter']:.1f} tokens a parameter")  # fmt: skip
     seconds = time.process_time() - began
     record = {
         "command": "python educational/experiments/scaling.py",
@@ -117,16 +116,10 @@ def main() -> None:
         "versions": versions(),
         "seeds": SEEDS,
         "seconds": round(seconds),
-        "exponent": float(slope),
-        "optima": [
-            {"budget": budget, "parameters": math.exp(place), "bpb": float(value),
-             "tokens_per_parameter": budget / 6 / math.exp(2 * place)}
-            for budget, (place, value) in zip((*BUDGETS, FORECAST), [*optima, found], strict=True)
-        ],
-        "forecast": forecast,
-        "measured": measured,
+        "figures": figures,
+        "best": best_of(figures),
         "points": points,
-    }  # fmt: skip
+    }
     target = Path(__file__).parents[2] / "runs" / "book" / "scaling.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n")

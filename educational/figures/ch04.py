@@ -147,19 +147,26 @@ def residual_norm() -> Figure:
 
 
 def norm_places() -> Figure:
-    """What is left of the first vector after n writes, by where the norm stands."""
-    figure, axes = new(WIDE, 3.0)
+    """What is left of the first vector after n writes, by where the norm stands; and what was learned."""
+    figure, (left, right) = new(WIDE, 3.2, columns=2)
     n = range(0, 49)
     for colour, sigma in ((BLUE, 1.0), (RED, 0.5)):
-        before = [(1 + k * sigma**2) ** -0.5 for k in n]
-        after = [(1 + sigma**2) ** (-k / 2) for k in n]
-        axes.plot(n, before, "-", color=colour, label=f"norm before, writes of {sigma:g}")
-        axes.plot(n, after, "--", color=colour, label=f"norm after, writes of {sigma:g}")
-    axes.set(
-        yscale="log", ylim=(1e-7, 1.5), xlim=(0, 48), xlabel="writes (two a layer)", ylabel="cosine with the start"
-    )
-    axes.legend()
-    axes.grid(axis="y")
+        left.plot(n, [(1 + k * sigma**2) ** -0.5 for k in n], "-", color=colour, label=f"before, writes of {sigma:g}")
+        left.plot(n, [(1 + sigma**2) ** (-k / 2) for k in n], "--", color=colour, label=f"after, writes of {sigma:g}")
+    left.set(yscale="log", ylim=(1e-7, 1.5), xlim=(0, 48), xlabel="writes (two a layer)", title="cosine with the start")
+    left.legend(loc="lower left")
+    left.grid(axis="y")
+    figures = json.loads((RECORDS / "norm_places.json").read_text())["figures"]
+    names = [("before", "zero"), ("after", "zero"), ("before", "drawn"), ("after", "drawn")]
+    for place, (norm, start) in enumerate(names):
+        one = next(f for f in figures if (f["norm"], f["start"], f["name"]) == (norm, start, "bits"))
+        right.bar(
+            place, one["value"], 0.6, color=BLUE, alpha=0.6, hatch="" if norm == "before" else "//", edgecolor="white"
+        )
+        right.plot([place, place], [one["low"], one["high"]], color=INK, lw=1.5)
+        right.text(place, one["high"] + 0.1, f"{one['value']:.2f}", ha="center")
+    right.set(xticks=range(4), xticklabels=[f"{norm}\n{start}" for norm, start in names], ylim=(0, 5.3))
+    right.set(title="bits per byte after 100 steps")
     return figure
 
 

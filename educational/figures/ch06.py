@@ -228,49 +228,42 @@ REFITTED = (1.8172, 482.01, 2085.43, 0.3478, 0.3658)
 
 
 def isoflop() -> Figure:
-    """The refitted law at four budgets, with the best size of each."""
+    """The refitted law at four budgets with the best size of each; beside it what we measured on recipes."""
+    figure, (left, right) = new(6.5, 3.5, columns=2)
     floor, a, b, alpha, beta = REFITTED
-    figure, axes = new(6.5, 3.3)
     sizes = np.geomspace(2e7, 2e10, 300)
     for budget, colour, style in zip((1e18, 1e19, 1e20, 1e21), COLOURS, STYLES, strict=False):
         loss = floor + a / sizes**alpha + b / (budget / 6 / sizes) ** beta
         best = (alpha * a / (beta * b) * (budget / 6) ** beta) ** (1 / (alpha + beta))
         low = floor + a / best**alpha + b / (budget / 6 / best) ** beta
-        shown = loss < 1.45 * low
-        axes.plot(sizes[shown], loss[shown], color=colour, linestyle=style, linewidth=1.6,
-                  label=f"$10^{{{round(math.log10(budget))}}}$ operations: best {best / 1e6:,.0f} M, "
-                        f"{budget / 6 / best**2:.0f} tokens each")  # fmt: skip
-        axes.plot(best, low, "*", color=colour, markersize=11, markeredgecolor="white")
-    budgets = np.geomspace(6e17, 2e21, 50)
-    ruled = np.sqrt(budgets / 120)  # 6 N (20 N)
-    axes.plot(ruled, floor + a / ruled**alpha + b / (20 * ruled) ** beta, ":", color=QUIET, linewidth=1,
-              label="20 tokens a parameter")  # fmt: skip
-    axes.set(xscale="log", xlabel="parameters", ylabel="loss, nats a token", ylim=(2.1, 5.6))
-    axes.legend(loc="upper left", ncols=1)
+        shown = loss < 1.3 * low
+        label = f"$10^{{{round(math.log10(budget))}}}$: {best / 1e6:,.0f} M, {budget / 6 / best**2:.0f} tokens each"
+        left.plot(sizes[shown], loss[shown], color=colour, linestyle=style, linewidth=1.6, label=label)
+        left.plot(best, low, "*", color=colour, markersize=11, markeredgecolor="white")
+    ruled = np.sqrt(np.geomspace(6e17, 2e21, 50) / 120)  # 6 N (20 N)
+    law = floor + a / ruled**alpha + b / (20 * ruled) ** beta
+    left.plot(ruled, law, ":", color=QUIET, linewidth=1, label="20 tokens a parameter")
+    left.set(title="the law, large models", xscale="log", xlabel="parameters", ylabel="loss, nats a token")
+    left.set_ylim(2.1, 5.7)
+    left.legend(loc="upper left", fontsize=7.5)
+    measured(right)
     return figure
 
 
-def isoflop_measured() -> Figure:
-    """Bits per byte by size at equal budgets; the best size of each, and the forecast."""
+def measured(axes: Axes) -> None:
+    """The right panel of `isoflop`: bits per byte of the experiment's runs."""
     record = json.loads((ROOT / "runs/book/scaling.json").read_text())
-    figure, axes = new(6.5, 3.4)
-    budgets = sorted({point["budget"] for point in record["points"]})
-    for budget, colour, style in zip(budgets, COLOURS, STYLES, strict=False):
-        points = [point for point in record["points"] if point["budget"] == budget]
-        sizes = sorted({point["parameters"] for point in points})
-        values = [[p["bpb"] for p in points if p["parameters"] == size] for size in sizes]
-        means = [sum(v) / len(v) for v in values]
-        spread = [[m - min(v) for m, v in zip(means, values, strict=True)],
-                  [max(v) - m for m, v in zip(means, values, strict=True)]]  # fmt: skip
-        axes.errorbar(sizes, means, spread, color=colour, linestyle=style, marker="o", capsize=2,
-                      label=f"{budget / 1e9:g} × 10⁹ operations")  # fmt: skip
-        best = next(o for o in record["optima"] if math.isclose(o["budget"], budget))
-        axes.plot(best["parameters"], best["bpb"], "*", color=colour, markersize=11, markeredgecolor="white")
-    ahead = record["forecast"]
-    axes.plot(ahead["parameters"], ahead["bpb"], "x", color=INK, markersize=9, markeredgewidth=2, label="forecast")
-    axes.set(xscale="log", xlabel="parameters that multiply", ylabel="bits per byte, held out")
-    axes.set_xticks(sizes_shown := [20_000, 40_000, 80_000, 160_000, 320_000])
-    axes.set_xticklabels([f"{size // 1000}k" for size in sizes_shown])
+    for best, colour, style in zip(record["best"], COLOURS, STYLES, strict=False):
+        runs = [f for f in record["figures"] if f["budget"] == best["budget"]]
+        values = [f["value"] for f in runs]
+        spread = [[f["value"] - f["low"] for f in runs], [f["high"] - f["value"] for f in runs]]
+        label = f"{best['budget'] / 1e9:g} × $10^9$: {best['tokens_per_parameter']:.0f} tokens each"
+        axes.errorbar([f["parameters"] for f in runs], values, spread, color=colour, linestyle=style, marker="o",
+                      markersize=3, capsize=2, linewidth=1.4, label=label)  # fmt: skip
+        axes.plot(best["parameters"], best["value"], "*", color=colour, markersize=11, markeredgecolor="white")
+    axes.set(title="our runs on recipes", xscale="log", xlabel="parameters", ylabel="bits per byte, held out")
+    axes.set_xticks(places := [15_000, 40_000, 100_000, 270_000])
+    axes.set_xticklabels([f"{place // 1000}k" for place in places])
     axes.minorticks_off()
-    axes.legend()
-    return figure
+    axes.set_ylim(1.7, 5.1)
+    axes.legend(loc="upper left", fontsize=7.5)
