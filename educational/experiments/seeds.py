@@ -1,8 +1,10 @@
 """What to expect: the laptop preset over five seeds, each figure with the band that a sixth seed would fall into.
 
     python educational/experiments/seeds.py [--seeds 5] [--preset laptop] [--questions 200]
+    python educational/experiments/seeds.py --runs NAME NAME ...
 
-About ten minutes a seed on two cores. Runs that are done are not done again. Writes runs/seeds.json.
+About ten minutes a seed on two cores. Runs that are done are not done again; --runs takes those that are there as they
+are. Writes runs/seeds.json.
 """
 
 import argparse
@@ -27,9 +29,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--runs", nargs="*", default=[])
     asked = parser.parse_args()
-    runs = [f"{asked.preset}-seed-{seed}" for seed in range(asked.seeds)]
-    for seed, run in enumerate(runs):
+    runs = asked.runs or [f"{asked.preset}-seed-{seed}" for seed in range(asked.seeds)]
+    for seed, run in enumerate([] if asked.runs else runs):
         given = ["--preset", asked.preset, "--run", run, "--seed", str(seed), "--questions", str(asked.questions)]
         subprocess.run([sys.executable, "-m", "nanochat", "run", *given], check=True)
     reports = [json.loads((run_folder(run) / "report.json").read_text()) for run in runs]
@@ -40,8 +43,8 @@ def main() -> None:
         "commit": reports[0]["commit"],
         "machine": reports[0]["machine"],
         "versions": reports[0]["versions"],
-        "seeds": list(range(asked.seeds)),
-        "questions": asked.questions,
+        "seeds": [report["seed"] for report in reports],
+        "questions": [figure_n(report) for report in reports],
         "reference_minutes": band([report["reference_minutes"] for report in reports]),
         "peak_memory_gb": band([report["peak_memory_gb"] for report in reports]),
         "figures": figures(reports),
@@ -50,6 +53,11 @@ def main() -> None:
     target = ROOT / "runs" / "seeds.json"
     target.write_text(json.dumps(record, indent=1) + "\n")
     print(target)
+
+
+def figure_n(report: dict) -> int:
+    """How many questions of a kind were asked."""
+    return max(figure["n"] for figure in report["figures"] if figure["name"] == "find_accuracy")
 
 
 def figures(reports: list[dict]) -> list[dict]:

@@ -47,7 +47,7 @@ def all_stages() -> Figure:
         top.minorticks_off()
         top.grid(axis="y")
         for at in (0, -1):
-            top.annotate(f"{loss[at]:.2f}", (steps[at], loss[at]), (6, 4) if at == 0 else (-4, 8), fontsize=8,
+            top.annotate(f"{loss[at]:.2f}", (steps[at], loss[at]), (8, 6) if at == 0 else (-4, -16), fontsize=8,
                          textcoords="offset points", ha="left" if at == 0 else "right", color=colour)  # fmt: skip
         bottom.fill_between(steps, [f * rate / base for f in factor], color=colour, alpha=0.25, linewidth=0)
         bottom.plot(steps, [f * rate / base for f in factor], color=colour, linewidth=1.2)
