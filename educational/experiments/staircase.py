@@ -56,9 +56,18 @@ def run_one(name: str, seed: int, text: Callable[[], tuple[Tensor, Tensor]]) -> 
     return {"name": name, "seed": seed, "curve": curve, "seconds": seconds, "parameters": numbers}
 
 
-def record_of(results: list[dict[str, Any]], runtime: Runtime) -> dict[str, Any]:
+def tables(training: Tensor, held: Tensor) -> list[dict[str, Any]]:
+    """Bits per held-out byte of two tables of counts: of bytes, and of pairs of bytes; 0.01 added to each count."""
+    pairs = torch.bincount(training[:-1] * 256 + training[1:], minlength=256**2).view(256, 256).double() + 0.01
+    singles = torch.bincount(training, minlength=256).double() + 0.01
+    chances = {"counts_single": (singles / singles.sum())[held[1:]]}
+    chances["counts_pairs"] = (pairs / pairs.sum(1, keepdim=True))[held[:-1], held[1:]]
+    return [{"name": n, "value": -c.log2().mean().item(), "unit": "bits/byte"} for n, c in chances.items()]
+
+
+def record_of(results: list[dict[str, Any]], text: tuple[Tensor, Tensor], runtime: Runtime) -> dict[str, Any]:
     """What is written: for each step the last bits per byte, lowest and highest of the seeds, and the curves."""
-    figures = []
+    figures = tables(*text)
     for name in (*STEPS, ADDED):
         runs = [one for one in results if one["name"] == name]
         ends = [one["curve"][-1][1] for one in runs]
@@ -82,7 +91,7 @@ def main() -> None:
     text = functools.cache(load("01_bigram").read)
     results = [run_one(name, seed, text) for seed in SEEDS for name in (*STEPS, ADDED)]
     RECORD.parent.mkdir(parents=True, exist_ok=True)
-    RECORD.write_text(json.dumps(record_of(results, runtime), indent=1) + "\n")
+    RECORD.write_text(json.dumps(record_of(results, text(), runtime), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -46,9 +46,13 @@ def all_stages() -> Figure:
         top.set_yticklabels(["0.1", "0.3", "1", "3", "10"] if number == 0 else [])
         top.minorticks_off()
         top.grid(axis="y")
-        for at in (0, -1):
-            top.annotate(f"{loss[at]:.2f}", (steps[at], loss[at]), (8, 6) if at == 0 else (-4, -16), fontsize=8,
-                         textcoords="offset points", ha="left" if at == 0 else "right", color=colour)  # fmt: skip
+        top.annotate(
+            f"{loss[0]:.2f}", (steps[0], loss[0]), (8, 6), textcoords="offset points", fontsize=8, color=colour
+        )
+        last = sum(loss[-10:]) / 10
+        top.text(
+            0.98, 0.03, f"last ten points: {last:.2f}", transform=top.transAxes, ha="right", fontsize=8, color=colour
+        )
         bottom.fill_between(steps, [f * rate / base for f in factor], color=colour, alpha=0.25, linewidth=0)
         bottom.plot(steps, [f * rate / base for f in factor], color=colour, linewidth=1.2)
         bottom.set(ylim=(0, 1.1), xlabel="step", yticks=[0, 0.5, 1])
