@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -77,6 +78,25 @@ def qk_norm_bounds_the_score() -> float:
     over = float(((q @ k.T).abs() / math.sqrt(size)).max()) - math.sqrt(size)
     aligned = (q * q).sum(-1) / math.sqrt(size) - math.sqrt(size)
     return max(over, float(aligned.abs().max()))
+
+
+def sharpness_moves_the_bound() -> float:
+    """Scores of a first layer with `sharpness` 1.5 against 1.5 times those without; and how far any exceeds 1.5 sqrt(D)."""
+    found: list[Tensor] = []
+
+    def spy(q: Tensor, k: Tensor, v: Tensor, cache: None = None) -> Tensor:
+        found.append(q @ k.mT / math.sqrt(q.shape[-1]))
+        return v
+
+    for sharpness in (1.0, 1.5):
+        model = GPT(GPTConfig(vocab_size=50, n_layer=1, n_head=2, n_kv_head=2, sharpness=sharpness), torch.float64)
+        with torch.no_grad(), patch.object(gpt, "attend", spy):
+            for seed, weight in enumerate(model.parameters()):
+                weight.copy_(1000 * drawn(*weight.shape, seed=seed))
+            model(torch.arange(50)[None])
+    plain, sharp = found
+    over = float(sharp.abs().max()) - 1.5 * math.sqrt(model.config.head_size)
+    return max(over, float((sharp - 1.5 * plain).abs().max()))
 
 
 def by_hand(q: Tensor, k: Tensor, v: Tensor, pull: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -253,7 +253,10 @@ def heads() -> Figure:
         "copy": (end + 1, len(ids) - 1),
     }
     figure, axes = new(WIDE, 4.0, columns=2)
-    for one, (block, head) in zip(axes, ((1, 0), (3, 1)), strict=True):
+    at = torch.arange(end, end + COPIED)  # the places that write the recipe
+    looks = {"the token before": 1, "what comes next": COPIED}
+    for one, (what, back) in zip(axes, looks.items(), strict=True):
+        block, head = divmod(int(found[:, :, at, at - back].mean(-1).argmax()), found.shape[1])
         one.imshow(found[block, head] ** 0.6, cmap=AMOUNT, vmin=0, vmax=1, interpolation="nearest")
         for _, high in stretches.values():
             one.axhline(high - 0.5, color=FAINT, lw=0.5)
@@ -263,7 +266,7 @@ def heads() -> Figure:
         one.xaxis.tick_top()
         one.tick_params(length=0)
         one.set(yticks=[], xlabel="token that is looked at")
-        one.set_title(f"L{block}H{head}: " + ("the token before" if block == 1 else "what comes next"))
+        one.set_title(f"L{block}H{head}: {what}")
     axes[0].set_ylabel("token that looks")
     axes[1].add_patch(Rectangle((end - COPIED - 1, end - 1), COPIED + 1, COPIED + 1, fill=False, edgecolor=RED, lw=1.2))
     return figure
