@@ -5,8 +5,8 @@ How an answer ends:
     "stop"       with `<|assistant_end|>` (in plain text, a prompt without `<|assistant_start|>`, also with `<|bos|>`),
                  or at a stop string
     "length"     at `max_tokens` drawn tokens, at the end of the context, or with a call beyond `max_calls` or too close
-                 to the context's end to be answered, or when it goes round in circles: its last LOOP tokens are some
-                 phrase three times or more
+                 to the context's end to be answered; with `cut_circles` also when its last LOOP tokens are some phrase
+                 three times or more
     "malformed"  with a special token that has no place there, such as `<|user_start|>`, or `<|call_end|>` without a
                  call. Such tokens are not masked out: what is drawn from must be what the loss of reinforcement
                  learning sees, and a trained model learns not to write them.
@@ -165,8 +165,8 @@ class Answer:
 
     @property
     def is_circling(self) -> bool:
-        """Whether the last LOOP tokens are one phrase again and again."""
-        last = self.ids[-LOOP:]
+        """Whether the last LOOP tokens are one phrase again and again, and that is to be cut."""
+        last = self.ids[-LOOP:] if self.sampling.cut_circles else []
         return len(last) == LOOP and any(last[size:] == last[:-size] for size in range(1, LOOP // 3 + 1))
 
     def turn(self, name: str, sampled: bool) -> None:

@@ -26,6 +26,7 @@ class Sampling:
     max_tokens: int = 256  # tokens the model may draw; what a tool writes is not counted
     seed: int = 0
     stop: tuple[str, ...] = ()  # text that ends the answer, and is not part of it
+    cut_circles: bool = False  # end an answer that says one phrase again and again
     logprobs_of: Literal["draw", "model"] = "draw"  # as drawn from, or the model's own (temperature 1, no filter)
 
     def __post_init__(self) -> None:

@@ -628,12 +628,17 @@ def test_bfloat16_answers() -> None:
     assert all(value <= 0 for value in answer.logprobs)
 
 
+CUTTING = Sampling(temperature=0, max_tokens=200, cut_circles=True)
+
+
 def test_an_answer_that_goes_round_in_circles_is_cut() -> None:
     phrase = list(b"and then ")
     model = saying([*b"Mix. ", *phrase * 20, END])
-    (found,) = Engine(model, TOKENIZER, runtime()).generate([[0, START]], Sampling(temperature=0, max_tokens=200))
+    (found,) = Engine(model, TOKENIZER, runtime()).generate([[0, START]], CUTTING)
     assert found.finish == "length"
     assert len(found.ids) == 4 + 48  # the phrase, from the blank before it
     long = [*b"a phrase that has many letters. " * 2, END]  # twice is no circle
-    (found,) = Engine(saying(long), TOKENIZER, runtime()).generate([[0, START]], Sampling(temperature=0))
+    (found,) = Engine(saying(long), TOKENIZER, runtime()).generate([[0, START]], CUTTING)
     assert (found.finish, found.ids) == ("stop", long)
+    (found,) = Engine(model, TOKENIZER, runtime()).generate([[0, START]], Sampling(temperature=0))
+    assert (found.finish, len(found.ids)) == ("stop", 6 + 9 * 20)

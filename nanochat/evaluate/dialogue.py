@@ -11,7 +11,7 @@ from nanochat.errors import DataError
 from nanochat.tokenizer import Message, conversation_to_json, message, prompt, read_reply
 
 ROOM = 0.2  # share of the context that a prompt leaves to the answer
-LIKELIEST = Sampling(temperature=0, max_tokens=256)
+LIKELIEST = Sampling(temperature=0, max_tokens=256, cut_circles=True)
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,9 @@ def main(argv: Sequence[str]) -> int:
     seed = secrets.randbelow(2**31) if config.seed is None else config.seed
     # What is shown beside a token is how likely the model itself finds it, whatever the temperature makes of that.
     sampling = Sampling(
-        config.temperature, config.top_k, config.top_p, max_tokens=config.max_tokens, seed=seed, logprobs_of="model"
-    )
+        config.temperature, config.top_k, config.top_p, max_tokens=config.max_tokens, seed=seed, cut_circles=True,
+        logprobs_of="model",
+    )  # fmt: skip
     folder, runtime = find_run(config.run, config.preset), detect(config.device, config.dtype)
     kitchen = cookbook(Console(stderr=True))
     session = Session(load_speaker(folder, runtime, kitchen), sampling, config.system)
