@@ -1,5 +1,6 @@
 """Code that runs: all `<!-- run -->` blocks of a chapter in one Python, and what each printed."""
 
+import ast
 import hashlib
 import json
 import os
@@ -73,6 +74,33 @@ def shape(chapter: Chapter, blocks: list[Mark]) -> Iterator[Fault]:
         length = sum(bool(line.strip()) for line in chapter.body(mark).split("\n"))
         if length > MOST_LINES:
             yield chapter.fault(mark.first, f"{length} lines of code, at most {MOST_LINES}: split it in two")
+        if line := unpasteable(chapter.body(mark)):
+            yield chapter.fault(
+                mark.first + line,
+                "Python's plain prompt needs an empty line after a loop or a function, and ends both at one inside: "
+                "put it there, or take it out",
+            )
+
+
+COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.FunctionDef, ast.ClassDef, ast.Try)
+
+
+def unpasteable(code: str) -> int:
+    """The line of a block at which Python's plain prompt would stumble over what is pasted; 0 if it would not."""
+    try:
+        statements = ast.parse(code).body
+    except SyntaxError:
+        return 0  # running it will tell
+    lines = code.split("\n")
+    for one, following in pairwise([*statements, None]):
+        if not isinstance(one, COMPOUND) or one.end_lineno is None:
+            continue
+        inside = next((n for n in range(one.lineno, one.end_lineno + 1) if not lines[n - 1].strip()), 0)
+        if inside:
+            return inside
+        if following is not None and lines[one.end_lineno].strip():
+            return one.end_lineno + 1
+    return 0
 
 
 def run(chapter: Chapter, blocks: list[Mark]) -> list[Ran]:

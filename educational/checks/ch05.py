@@ -81,7 +81,7 @@ def qk_norm_bounds_the_score() -> float:
 
 
 def sharpness_moves_the_bound() -> float:
-    """First-layer scores with `sharpness` 1.5 against 1.5 times those without; and by how much any exceeds 1.5 sqrt(D)."""
+    """First-layer scores with `sharpness` 1.5 against 1.5 times those without; how far any exceeds 1.5 sqrt(D)."""
     found: list[Tensor] = []
 
     def spy(q: Tensor, k: Tensor, v: Tensor, cache: None = None) -> Tensor:

@@ -232,6 +232,17 @@ def test_a_long_block_is_found(book: Book) -> None:
     assert "11 lines of code, at most 10" in only_fault(book)
 
 
+@pytest.mark.parametrize("loop", ["for x in (1, 2):\n    y = x\n", "def f():\n    x = 1\n\n    return x\n\n"])
+def test_a_block_that_cannot_be_pasted_is_found(book: Book, loop: str) -> None:
+    edit(book, 'print("heat", 2, 1 / 3)', loop + 'print("heat", 2, 1 / 3)')
+    assert "plain prompt needs an empty line" in only_fault(book)
+
+
+def test_a_block_with_an_empty_line_after_its_loop_can_be_pasted(book: Book) -> None:
+    edit(book, 'print("heat", 2, 1 / 3)', 'for x in (1, 2):\n    y = x\n\nprint("heat", 2, 1 / 3)')
+    assert guide.check(book, []) == []
+
+
 def test_output_that_is_not_shown_is_found(book: Book) -> None:
     edit(book, "<!-- output -->\n```text\nheat 2 0.3333333333333333\n```\n", "")
     assert "this block prints" in only_fault(book)
