@@ -11,7 +11,7 @@ import pytest
 
 from nanochat.data.recipes import Recipe, parse_recipes, recipe_text
 from nanochat.data.sources import COOKBOOK
-from nanochat.tasks import Example, Kitchen, Recipes, catalogue, example_for, ingredient_f1, mixture, tools_for
+from nanochat.tasks import LIMIT, Example, Kitchen, Recipes, catalogue, example_for, ingredient_f1, mixture, tools_for
 from nanochat.tasks.follow_up import NEXT, FollowUp, Talk
 from nanochat.tasks.grading import SMALL, plain
 from nanochat.tasks.kitchen import adapted, ingredient_lines, spoken_names
@@ -21,7 +21,7 @@ from nanochat.tasks.task import Split
 from nanochat.tasks.unknown import UnknownDish
 from nanochat.tokenizer import SPECIALS, prompt, render, train_tokenizer
 from nanochat.tokenizer.chat import Call, Message, Output, Text, message
-from nanochat.tools import CUT, NO_RECIPE, Find, Wish, run_call, wish_of
+from nanochat.tools import CUT, NO_RECIPE, Find, Wish, cut, run_call, wish_of
 from oracles.kitchen import KITCHEN
 from oracles.wheels import wheel
 
@@ -370,7 +370,9 @@ def test_every_call_of_the_whole_cookbook_is_true(cookbook: list[Recipe], find: 
             for turn in example.conversation:
                 for part, after in zip(turn.parts, turn.parts[1:], strict=False):
                     if isinstance(part, Call):
-                        assert after == Output(run_call(tools, str(part))), example
+                        whole = run_call(tools, str(part))
+                        halved = [Output(cut(whole, LIMIT // 2))] if name in ("recipes", "chain") else []
+                        assert after in (Output(whole), *halved), example
                         calls += 1
     assert calls > 3000
     assert [find.match(recipe.title) for recipe in cookbook] == [recipe.title for recipe in cookbook]
