@@ -8,7 +8,6 @@ Three rounds; writes runs/book/decoding.json.
 """
 
 import json
-import subprocess
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 from nanochat.checkpoint import load_model, run_folder
 from nanochat.engine import Engine, Sampling
 from nanochat.plan import num_multiplied
-from nanochat.runtime import detect, machine, measure_peak, versions
+from nanochat.runtime import commit, detect, machine, measure_peak, versions
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 ROUNDS, TOKENS = 3, 48
@@ -76,10 +75,9 @@ def main() -> None:
         )
     seconds = round(time.process_time() - began)
     print(f"{seconds} s of processor time")
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
     about = {
         "command": "python educational/experiments/decoding.py",
-        "commit": commit,
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
     about |= {"machine": machine(runtime), "versions": versions(), "seeds": list(range(ROUNDS)), "seconds": seconds}

@@ -10,7 +10,6 @@ writes runs/book/gradcheck.json.
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the book is no installed p
 from educational.lesson import changed
 from nanochat import gpt, loss
 from nanochat.attention import attend
-from nanochat.runtime import detect, machine, versions
+from nanochat.runtime import commit, detect, machine, versions
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (0, 1, 2)
@@ -122,10 +121,9 @@ def main() -> None:
             {"name": name, "value": statistics.fmean(errors), "low": min(errors), "high": max(errors),
              "n": len(errors), "unit": "relative error"}
         )  # fmt: skip
-    ask = ["git", "rev-parse", "--short=12", "HEAD"]
     record = {
         "command": "python educational/experiments/gradcheck.py",
-        "commit": subprocess.run(ask, capture_output=True, text=True, cwd=ROOT).stdout.strip(),
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(runtime),
         "versions": versions(),

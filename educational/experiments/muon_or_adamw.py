@@ -10,8 +10,6 @@ choice has seen. Writes runs/book/muon_or_adamw.json.
 """
 
 import json
-import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from nanochat.data import TokenStore, documents, rows, split_documents
 from nanochat.evaluate.bits import Held, encode_held, score_held
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import POLAR_EXPRESS, AdamW, Muon, Together, keep_peaks, orthogonalise, trapezoid
-from nanochat.runtime import Runtime, detect
+from nanochat.runtime import Runtime, commit, detect, machine, versions
 from nanochat.tokenizer import Tokenizer, train_tokenizer
 from nanochat.train import Batch, train
 
@@ -154,13 +152,12 @@ def main() -> None:
     for one in figures:
         print(f"{one['name']:22} {one['value']:.4f} ({one['low']:.4f} to {one['high']:.4f}) {one['unit']}")
     print(f"{seconds:.0f} s of processor time")
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
-    machine = {"processor": platform.machine(), "system": platform.system(), "threads": 1}
     record = {
         "command": "python educational/experiments/muon_or_adamw.py",
-        "commit": commit,
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
-        "machine": machine | {"torch": torch.__version__, "dtype": str(runtime.dtype)},
+        "machine": machine(runtime),
+        "versions": versions(),
         "seeds": [TUNING, *FRESH],
         "seconds": round(seconds),
         "figures": figures,

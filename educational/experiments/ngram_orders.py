@@ -10,7 +10,6 @@ article. Half a minute on one core; needs `python -m nanochat data fetch`; write
 import json
 import math
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from nanochat.data import documents, split_documents
 from nanochat.evaluate.bits import encode_held
 from nanochat.evaluate.ngram import train_ngram
 from nanochat.keyed import rng
-from nanochat.runtime import detect, home, machine, versions
+from nanochat.runtime import commit, detect, home, machine, versions
 from nanochat.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -55,10 +54,9 @@ def main() -> None:
             print(
                 f"part {part:4}  order {order}  {statistics.mean(values):.3f}  ({min(values):.3f} to {max(values):.3f})"
             )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     record = {
         "command": "python educational/experiments/ngram_orders.py",
-        "commit": commit,
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(runtime),
         "versions": versions(),

@@ -8,8 +8,6 @@ noise scale is the number of tokens at which the two are equally long. Three see
 """
 
 import json
-import platform
-import subprocess
 import time
 from itertools import islice
 from pathlib import Path
@@ -21,7 +19,7 @@ from muon_or_adamw import ROWS, STEPS, TOKENS, Corpus, fresh_model, optimizer_of
 from nanochat.gpt import GPT
 from nanochat.loss import weighted_nll
 from nanochat.optim import trapezoid
-from nanochat.runtime import detect
+from nanochat.runtime import commit, detect, machine, versions
 from nanochat.train import Batch, train
 
 SEEDS = (0, 1, 2)
@@ -99,13 +97,12 @@ def main() -> None:
                 }
             )
     print(f"{seconds:.0f} s of processor time")
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
-    machine = {"processor": platform.machine(), "system": platform.system(), "threads": 1}
     record = {
         "command": "python educational/experiments/noise_scale.py",
-        "commit": commit,
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
-        "machine": machine | {"torch": torch.__version__, "dtype": str(runtime.dtype)},
+        "machine": machine(runtime),
+        "versions": versions(),
         "seeds": SEEDS,
         "seconds": round(seconds),
         "tokens_per_step": ROWS * TOKENS,

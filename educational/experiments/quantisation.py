@@ -10,7 +10,6 @@ runs/book/quantisation.json.
 
 import json
 import math
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from nanochat.engine import Engine
 from nanochat.evaluate.bits import Held, document_nats, encode_held
 from nanochat.evaluate.graded import GREEDY, Question, answer, first_examples
 from nanochat.gpt import GPT
-from nanochat.runtime import detect, home, machine, versions
+from nanochat.runtime import commit, detect, home, machine, versions
 from nanochat.tasks.arithmetic import Arithmetic
 from nanochat.tools import Calculator
 
@@ -115,10 +114,9 @@ def main() -> None:
         figures.append({"name": "sums", "part": "all", "group": group, "bits": bits, "value": right / SUMS, "n": SUMS})
     seconds = round(time.process_time() - began)
     print(f"{seconds} s of processor time")
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
     about = {
         "command": "python educational/experiments/quantisation.py",
-        "commit": commit,
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
     about |= {

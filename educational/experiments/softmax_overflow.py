@@ -9,7 +9,6 @@ seconds on one core; writes runs/book/softmax_overflow.json.
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the book is no installed package
 
-from nanochat.runtime import detect, machine, versions
+from nanochat.runtime import commit, detect, machine, versions
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (0, 1, 2)
@@ -77,10 +76,9 @@ def main() -> None:
                      "high": max(shares), "n": len(shares), "unit": "share"}
                 )  # fmt: skip
                 print(f"{name:9} spread {spread:3} {kind:6} fails in {statistics.fmean(shares):7.1%} of rows")
-    ask = ["git", "rev-parse", "--short=12", "HEAD"]
     record = {
         "command": "python educational/experiments/softmax_overflow.py",
-        "commit": subprocess.run(ask, capture_output=True, text=True, cwd=ROOT).stdout.strip(),
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(runtime),
         "versions": versions(),

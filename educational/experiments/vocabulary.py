@@ -10,7 +10,6 @@ minute on one core; writes runs/book/vocabulary.json.
 import json
 import math
 import statistics
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from nanochat.data import documents, split_documents
 from nanochat.keyed import rng
-from nanochat.runtime import detect, home, machine, versions
+from nanochat.runtime import commit, detect, home, machine, versions
 from nanochat.tokenizer import PATTERN, Tokenizer, training
 
 ROOT = Path(__file__).parents[2]
@@ -116,10 +115,9 @@ def measure(train: list[str], held: dict[str, list[str]]) -> list[dict[str, obje
 
 def write(name: str, began: float, **content: object) -> None:
     """A record in runs/book, with where and when it was made."""
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
     about = {
         "command": f"python educational/experiments/{name}.py",
-        "commit": commit,
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(detect("cpu", "float32", threads=1)),
         "versions": versions(),

@@ -10,7 +10,6 @@ runs/book/vocabulary_and_model.json.
 """
 
 import json
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from nanochat.gpt import GPT
 from nanochat.keyed import rng
 from nanochat.optim import build_optimizer, trapezoid
 from nanochat.plan import plan
-from nanochat.runtime import detect, home, machine, versions
+from nanochat.runtime import commit, detect, home, machine, versions
 from nanochat.tokenizer import SPECIALS, Tokenizer, train_tokenizer
 from nanochat.train import Batch, train
 
@@ -88,10 +87,9 @@ def main() -> None:
             "table_share": (chosen.parameters["embedding"] + chosen.parameters["head"]) / total,
             "cpu_seconds": round((time.process_time() - seconds) / len(SEEDS), 1),
         })  # fmt: skip
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
     record = {
         "command": "python educational/experiments/vocabulary_and_model.py",
-        "commit": commit,
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(runtime),
         "versions": versions(),
