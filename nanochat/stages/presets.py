@@ -33,7 +33,6 @@ PRESETS: dict[str, dict[str, Fields]] = {
             "steps": 10,
             "prompts": 8,
             "samples": 8,
-            "rows": 64,
             "max_tokens": 32,
             "lapse_every": 5,
         },
@@ -58,7 +57,7 @@ PRESETS: dict[str, dict[str, Fields]] = {
         },
         "midtrain": {"context": 512, "rows": 4, "rate": 0.5, "steps": 380, "warmdown": 0.0},
         "sft": {"rows": 4, "rate": 0.35, "steps": 940, "warmdown": 0.7, "lapse_every": 100},
-        "rl": {"steps": 25, "prompts": 16, "samples": 8},
+        "rl": {"steps": 30, "prompts": 64, "samples": 8},
         "eval": {"questions": 50},
     },
 }
