@@ -89,8 +89,9 @@ class CausalAttention(torch.autograd.Function):
             end = min(start + BLOCK, t)
             rows = slice(start * groups, end * groups)
             p = q[:, rows] @ k[:, :end].mT
-            native.run(dtype, "causal_softmax", p, b * kv, p.shape[1], end, start, groups, d**-0.5)
-            mixed[:, rows] = p @ v[:, :end]
+            places = (b * kv, p.shape[1], end, start, groups)
+            native.run(dtype, "causal_softmax", p, *places, d**-0.5, sharpness * d**0.5)
+            mixed[:, rows].baddbmm_(p, v[:, :end], beta=0)
             probabilities.append(p)
         ctx.save_for_backward(q, k, v, scale, cosine, sine, *probabilities)
         ctx.sizes, ctx.sharpness, ctx.more = sizes, sharpness, more is not None
@@ -109,7 +110,7 @@ class CausalAttention(torch.autograd.Function):
             rows, p = slice(start * groups, end * groups), probabilities[start // BLOCK]
             ds = grad[:, rows] @ v[:, :end].mT
             native.run(dtype, "causal_softmax_backward", p, ds, b * kv, p.shape[1], end, start, groups, d**-0.5)
-            dq[:, rows] = ds @ k[:, :end]
+            dq[:, rows].baddbmm_(ds, k[:, :end], beta=0)
             beta = int(end < t)
             dk[:, :end].baddbmm_(ds.mT, q[:, rows], beta=beta)
             dv[:, :end].baddbmm_(p.mT, grad[:, rows], beta=beta)

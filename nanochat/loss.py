@@ -41,10 +41,10 @@ def weighted_nll(features: Float[Tensor, "B T C"], head: HeadLike, batch: Target
     """Sum over tokens of weight x -ln p(target), in float32; gradients flow to `features` and `head.weight`."""
     targets, weights, rows = batch.targets.flatten(), batch.weights.flatten(), features.flatten(0, 1)
     # Ignored targets are left out before the head, not multiplied by zero after it: in a chat batch they are most.
-    kept, counts = chosen(targets)
-    loss: Tensor = ChunkedNLL.apply(  # type: ignore[no-untyped-call]
-        rows[kept], head.weight, targets[kept], weights[kept] * counts, head.softcap
-    )
+    if bool((targets == IGNORE).any()):
+        kept, counts = chosen(targets)
+        rows, targets, weights = rows[kept], targets[kept], weights[kept] * counts
+    loss: Tensor = ChunkedNLL.apply(rows, head.weight, targets, weights, head.softcap)  # type: ignore[no-untyped-call]
     return loss
 
 

@@ -182,20 +182,29 @@ void heads_backward(const E *dq, const E *dk, const E *dv, const E *q, const E *
     }
 }
 
+/* `seen` up to a multiple of 32: the rest of a vector costs nothing, one by one it costs as much as all before. */
+static inline size whole_vectors(size seen, size columns)
+{
+    size end = (seen + 31) / 32 * 32;
+    return end < columns ? end : columns;
+}
+
 /* Causal softmax of a block of scores, in place. Row i of each of the `count` matrices belongs to token
-   first + i / groups, and sees the columns up to that one; the others become 0. Scores are multiplied by `factor`. */
-void causal_softmax(E *scores, size count, size rows, size columns, size first, size groups, float factor)
+   first + i / groups, and sees the columns up to that one; the others become 0. Scores are multiplied by `factor`, and
+   then lie within +-bound, as QK-norm holds them: no maximum needs to be taken out before exponentials are. */
+void causal_softmax(E *scores, size count, size rows, size columns, size first, size groups, float factor, float bound)
 {
     THREADS for (size n = 0; n < count * rows; n++) {
         E *x = scores + n * columns;
-        size seen = first + n % rows / groups + 1;
-        float e[columns], top = -INFINITY, sum = 0;
-        PRAGMA(omp simd reduction(max : top))
-        for (size i = 0; i < seen; i++) top = get(x[i]) > top ? get(x[i]) : top;
-        SUM(sum) for (size i = 0; i < seen; i++) sum += e[i] = exponential((get(x[i]) - top) * factor);
+        size seen = first + n % rows / groups + 1, end = whole_vectors(seen, columns);
+        float e[columns], sum = 0;
+        SUM(sum) for (size i = 0; i < end; i++) {
+            e[i] = i < seen ? exponential(get(x[i]) * factor - bound) : 0;
+            sum += e[i];
+        }
         float one = 1 / sum;
-        VECTOR for (size i = 0; i < seen; i++) x[i] = put(e[i] * one);
-        memset(x + seen, 0, (columns - seen) * sizeof(E));
+        VECTOR for (size i = 0; i < end; i++) x[i] = put(e[i] * one);
+        memset(x + end, 0, (columns - end) * sizeof(E));
     }
 }
 
@@ -206,11 +215,11 @@ void causal_softmax_backward(const E *probabilities, E *grad, size count, size r
     THREADS for (size n = 0; n < count * rows; n++) {
         const E *p = probabilities + n * columns;
         E *g = grad + n * columns;
-        size seen = first + n % rows / groups + 1;
+        size seen = first + n % rows / groups + 1, end = whole_vectors(seen, columns);
         float dot = 0;
-        SUM(dot) for (size i = 0; i < seen; i++) dot += get(p[i]) * get(g[i]);
-        VECTOR for (size i = 0; i < seen; i++) g[i] = put(factor * get(p[i]) * (get(g[i]) - dot));
-        memset(g + seen, 0, (columns - seen) * sizeof(E));
+        SUM(dot) for (size i = 0; i < end; i++) dot += get(p[i]) * get(g[i]);
+        VECTOR for (size i = 0; i < end; i++) g[i] = put(factor * get(p[i]) * (get(g[i]) - dot));
+        memset(g + end, 0, (columns - end) * sizeof(E));
     }
 }
 

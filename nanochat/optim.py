@@ -145,19 +145,28 @@ def orthogonalise(
     An odd polynomial of a matrix acts on its singular values alone, so no decomposition is needed, only products:
     X <- a X + (b A + c A^2) X with A = X X^T.
     """
-    x: Tensor = matrices.to(dtype)
+    x: Tensor = matrices.to(dtype).reshape(-1, *matrices.shape[-2:])
     tall = x.shape[-2] > x.shape[-1]
     if tall:  # the smaller of X X^T and X^T X is cheaper
         x = x.mT.contiguous()
     # The Frobenius norm bounds the largest singular value; 2 % of slack keeps bfloat16 rounding below 1 as well.
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)
-    for a, b, c in coefficients:
-        gram = x @ x.mT
-        polynomial = torch.add(b * gram, gram @ gram, alpha=c)
-        x = torch.add(polynomial @ x, x, alpha=a)
+    steps, wide = list(coefficients), x.shape[-1] > 2 * x.shape[-2]
+    while steps:
+        # baddbmm(S, A, B, beta=b, alpha=c) is b S + c A B, rounded once.
+        (a, b, c), gram = steps.pop(0), x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        if wide and steps:
+            # Two steps at once: where P X is much wider than it is high, its P A P is cheaper than (P X) (P X)^T.
+            polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+            (a, b, c), gram = steps.pop(0), polynomial @ gram @ polynomial
+            second = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            x = torch.baddbmm(polynomial, second, polynomial, beta=a) @ x
+        else:
+            x = torch.baddbmm(x, polynomial, x, beta=a)
     if tall:
         x = x.mT
-    return x.to(matrices.dtype)
+    return x.reshape(matrices.shape).to(matrices.dtype)
 
 
 class Together:
