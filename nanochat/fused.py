@@ -70,8 +70,8 @@ class CausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        qkv: Float[Tensor, "B T heads*D"],
-        more: Float[Tensor, "B T K*D"] | None,
+        qkv: Float[Tensor, "B T heads_D"],
+        more: Float[Tensor, "B T K_D"] | None,
         cosine: Float[Tensor, "T half"],
         sine: Float[Tensor, "T half"],
         heads: tuple[int, int],

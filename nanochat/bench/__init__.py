@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanochat.bench.tokenizer import TokenizerBench, bench_tokenizer
+from nanochat.bench.train import TrainBench, bench_train
 from nanochat.config import parse
 from nanochat.errors import UsageError
 
 # benchmark: (its fields, what measures it and returns the exit code)
 BENCHES: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
+    "train": (TrainBench, bench_train),
     "tokenizer": (TokenizerBench, bench_tokenizer),
 }
 
