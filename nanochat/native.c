@@ -33,12 +33,12 @@ static inline E put(float x) { return x; }
 #define PRAGMA(text) _Pragma(#text)
 #define SUM(total) PRAGMA(omp simd reduction(+ : total))
 
-/* e^x = 2^n e^r with n whole and |r| <= ln 2 / 2: a Taylor polynomial for e^r, within 3e-7, and n into the exponent's
-   bits. Below -87 the result would leave float32's normal numbers. NaN stays NaN: comparisons with it are false. */
+/* e^x for x <= 88, which callers see to. e^x = 2^n e^r with n whole and |r| <= ln 2 / 2: a Taylor polynomial for e^r,
+   within 3e-7, and n into the exponent's bits. Below -87 the result would leave float32's normal numbers. NaN stays
+   NaN, since comparisons with it are false. */
 static inline float exponential(float x)
 {
     x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
     float n = rintf(x * 1.44269504f);
     float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.0f / 720;
@@ -232,7 +232,8 @@ void capped_nll(E *logits, const int64_t *target, const float *weight, float *lo
         E *z = logits + row * vocabulary;
         float s[vocabulary], e[vocabulary], sum = 0, w = weight[row];
         SUM(sum) for (size i = 0; i < vocabulary; i++) {
-            s[i] = 1 / (1 + exponential(get(z[i]) * (-2 / cap)));
+            float x = get(z[i]) * (2 / cap), small = exponential(-fabsf(x)); /* a sigmoid of either sign, from e^-|x| */
+            s[i] = (x < 0 ? small : 1) / (1 + small);
             sum += e[i] = exponential(2 * cap * s[i] - cap);
         }
         size t = target[row];

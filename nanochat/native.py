@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,42 +28,61 @@ FORMATS = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
 FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 Argument = Tensor | int | float | None
 
+# What each kernel takes: p a tensor, n a size, f a number.
+SIGNATURES = {
+    "rms_norm": "pppnnf",
+    "rms_norm_backward": "ppppnn",
+    "relu_squared": "ppn",
+    "relu_squared_backward": "pppn",
+    "heads": "ppppppppnnnnnff",
+    "heads_backward": "pppppppppnnnnnf",
+    "causal_softmax": "pnnnnnff",
+    "causal_softmax_backward": "ppnnnnnf",
+    "capped_nll": "ppppnnf",
+    "accumulate": "ppn",
+    "adamw": "ppppnffffff",
+    "momentum": "pppnf",
+    "descend": "ppnff",
+}
+TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float}
+
+switched_on = [False]  # the innermost `kernels` is last
+
+
+@contextmanager
+def kernels(on: bool = True) -> Iterator[None]:
+    """Inside, what can be done by kernels is; outside, everything is the plain PyTorch that one reads."""
+    switched_on.append(on)
+    try:
+        yield
+    finally:
+        switched_on.pop()
+
 
 def available(*tensors: Tensor) -> bool:
-    """Whether the kernels can work on these tensors: on a CPU, all of one format that they are compiled for."""
+    """Whether kernels are asked for and can work on these tensors: on a CPU, all of one format they are compiled for."""
+    if not switched_on[-1]:
+        return False
     first = tensors[0]
     same = all(x.device.type == "cpu" and x.dtype == first.dtype for x in tensors)
-    return same and first.dtype in FORMATS and not switched_off[-1] and library(first.dtype) is not None
+    return same and first.dtype in FORMATS and library(first.dtype) is not None
 
 
 def run(dtype: torch.dtype, name: str, *arguments: Argument) -> None:
     """Call a kernel. Tensors must be contiguous: only their addresses are passed."""
-    kernels = library(dtype)
-    assert kernels is not None, "ask `available` first"
-    kernels[name](*map(as_c, arguments))
+    assert all(x.is_contiguous() for x in arguments if isinstance(x, Tensor)), name
+    kernel(dtype, name)(*[x.data_ptr() if isinstance(x, Tensor) else x for x in arguments])
 
 
-def as_c(x: Argument) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_float:
-    """A Python value as the type that native.c expects."""
-    if x is None:
-        return ctypes.c_void_p(None)
-    if isinstance(x, Tensor):
-        assert x.is_contiguous()
-        return ctypes.c_void_p(x.data_ptr())
-    return ctypes.c_int64(x) if isinstance(x, int) else ctypes.c_float(x)
-
-
-switched_off = [False]  # the innermost `plainly` is last
-
-
-@contextmanager
-def plainly(off: bool = True) -> Iterator[None]:
-    """Plain PyTorch inside: for comparisons, and for who wants to read along in a debugger."""
-    switched_off.append(off)
-    try:
-        yield
-    finally:
-        switched_off.pop()
+@functools.cache
+def kernel(dtype: torch.dtype, name: str) -> Callable[..., int]:
+    """One function of native.c, for one number format."""
+    compiled = library(dtype)
+    assert compiled is not None, "ask `available` first"
+    function = getattr(compiled, name)
+    function.argtypes, function.restype = [TYPES[kind] for kind in SIGNATURES[name]], None
+    found: Callable[..., int] = function
+    return found
 
 
 @functools.cache
@@ -103,11 +122,8 @@ def find_compiler() -> str | None:
     return shutil.which(asked) if asked else next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
 
-def state(dtype: torch.dtype) -> str:
-    """How the element-wise work will be done on a CPU, for whoever reads along."""
-    if dtype not in FORMATS:
-        return "plain PyTorch"
-    if library(dtype) is not None:
-        return "C kernels"
-    reason = "no C compiler found" if find_compiler() is None else "the C compiler failed"
-    return f"plain PyTorch, which takes longer: {reason}"
+def lacking(device: torch.device, dtype: torch.dtype) -> str:
+    """Why there are no kernels on a CPU that could use them; empty where there are, or where none are needed."""
+    if device.type != "cpu" or dtype not in FORMATS or library(dtype) is not None:
+        return ""
+    return "no C compiler found" if find_compiler() is None else "the C compiler failed on native.c"
