@@ -56,8 +56,8 @@ PRESETS: dict[str, dict[str, Fields]] = {
             "lapse_every": 150,
         },
         "midtrain": {"context": 512, "rows": 4, "rate": 0.5, "steps": 380, "warmdown": 0.0},
-        "sft": {"rows": 4, "rate": 0.35, "steps": 1100, "warmdown": 0.7, "lapse_every": 100},
-        "rl": {"steps": 30, "prompts": 64, "samples": 8},
+        "sft": {"rows": 4, "rate": 0.35, "steps": 940, "warmdown": 0.7, "lapse_every": 100},
+        "rl": {"steps": 25, "prompts": 64, "samples": 8},
         "eval": {"questions": 50},
     },
 }
