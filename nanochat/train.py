@@ -7,7 +7,7 @@ steps: there are no hooks.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
@@ -18,6 +18,8 @@ from torch import Tensor
 from nanochat.gpt import GPT
 from nanochat.loss import IGNORE, weighted_nll
 from nanochat.optim import Together
+
+NOTHING, NOT_FINITE = "nothing to learn", "not finite"  # why a step was skipped
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Step:
     seconds: float
     cursor: dict[str, object]
     skipped: str = ""  # why the weights were left as they were
+    norms: dict[str, tuple[float, float]] = field(default_factory=dict)  # by layer, where the step was not finite
 
 
 class Ranks(Protocol):
@@ -104,7 +107,8 @@ def train(
         mean_loss, norm = ranks.total([float(loss)])[0], gradient_norm(model)
         # Every process sees the same sums, and so decides the same.
         finite = mean_loss - mean_loss == 0 and norm - norm == 0
-        skipped = "" if finite and learned and weight else "nothing to learn" if finite else "not finite"
+        skipped = "" if finite and learned and weight else NOTHING if finite else NOT_FINITE
+        norms = {} if finite else norms_by_layer(model)
         factor = schedule(index)
         if not skipped:
             for group in optimizer.param_groups:
@@ -112,10 +116,19 @@ def train(
             optimizer.step()
         optimizer.zero_grad()
         seconds = time.perf_counter() - began
-        yield Step(index, mean_loss, int(tokens), int(learned), norm, factor, seconds, micro[-1].cursor, skipped)
+        yield Step(index, mean_loss, int(tokens), int(learned), norm, factor, seconds, micro[-1].cursor, skipped, norms)
 
 
 def gradient_norm(model: torch.nn.Module) -> float:
     """Length of all gradients taken as one vector."""
     norms = [weight.grad.norm() for weight in model.parameters() if weight.grad is not None]
     return float(torch.stack(norms).norm()) if norms else 0.0
+
+
+def norms_by_layer(model: torch.nn.Module) -> dict[str, tuple[float, float]]:
+    """Length of each weight and of its gradient, by the weight's name: where in a model the numbers went wrong."""
+    found = {}
+    for name, weight in model.named_parameters():
+        gradient = 0.0 if weight.grad is None else float(weight.grad.norm())
+        found[name] = float(weight.detach().norm()), gradient
+    return found
