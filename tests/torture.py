@@ -21,8 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from nanochat import rollout
 from nanochat.checkpoint import newest
 from nanochat.cli import main as nanochat
 from nanochat.files import sha256
-from nanochat.stages import evaluate, finetune, pretrain, reinforce, tokenizer, verify  # noqa: F401  all that verbs need
+from nanochat.stages import finetune, pretrain, reinforce, tokenizer  # what is imported before the fork
 from nanochat.stages.records import read_jsonl
 from tests.faults import KINDS, Layer
 from tests.oracles.kitchen import KITCHEN
@@ -229,13 +228,12 @@ def processor_seconds(process: int) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
-@contextmanager
-def small_kitchen() -> Iterator[None]:
+def small_kitchen() -> None:
     """A dozen recipes in place of the Cookbook, and rewards that a model of a few steps earns."""
-    for module in (finetune, reinforce, evaluate):
+    assert pretrain and tokenizer
+    for module in (finetune, reinforce):
         module.recipes = lambda root: KITCHEN  # type: ignore[attr-defined]
-    rollout.reward = lambda tokenizer, question, completion: completion.ids[0] % 7 / 7
-    yield
+    rollout.reward = lambda codec, question, completion: completion.ids[0] % 7 / 7
 
 
 def main() -> int:
@@ -252,21 +250,21 @@ def main() -> int:
         flags.add_argument(f"--{name}", type=int, default=default, help=f"{about} (default {default})")
     given, began = flags.parse_args(), time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
+    small_kitchen()
     try:
-        with small_kitchen():
-            torture = Torture(folder, given.seed)
-            shares: list[tuple[int, Callable[[str, int], None]]] = [
-                (given.kills, lambda stage, number: torture.kills(stage, number, "kill")),
-                (given.terminations, lambda stage, number: torture.kills(stage, number, "terminate")),
-                (given.cuts, lambda stage, number: torture.kills(stage, number, "power cut")),
-                (given.points, torture.points),
-                (given.faults, torture.faults),
-            ]
-            for number, work in shares:
-                for place, stage in enumerate(COMMANDS):
-                    if mine := len(range(place, number, len(COMMANDS))):
-                        work(stage, mine)
-                        print(f"{stage}: {dict(torture.counts)}, {len(torture.failures)} failures", file=sys.stderr)
+        torture = Torture(folder, given.seed)
+        shares: list[tuple[int, Callable[[str, int], None]]] = [
+            (given.kills, lambda stage, number: torture.kills(stage, number, "kill")),
+            (given.terminations, lambda stage, number: torture.kills(stage, number, "terminate")),
+            (given.cuts, lambda stage, number: torture.kills(stage, number, "power cut")),
+            (given.points, torture.points),
+            (given.faults, torture.faults),
+        ]
+        for number, work in shares:
+            for place, stage in enumerate(COMMANDS):
+                if mine := len(range(place, number, len(COMMANDS))):
+                    work(stage, mine)
+                    print(f"{stage}: {dict(torture.counts)}, {len(torture.failures)} failures", file=sys.stderr)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     found = {
