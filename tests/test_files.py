@@ -53,7 +53,7 @@ def test_what_is_discarded_is_gone_at_once(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "file").write_text("1")
 
-    def die(path, *more):
+    def die(path, **more):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
