@@ -15,6 +15,7 @@ from nanochat.files import write_atomically
 
 # Fields of a configuration that say where, how loudly and how often, but not what: changing them makes no stage stale.
 NOT_INPUTS = {"run", "preset", "device", "save_every", "lapse_every", "eval_every", "eval_documents"}
+NOT_INPUTS |= {"parallel", "timeout"}
 
 
 def fingerprint_of(name: str, config: Any, run: Path, parents: Sequence[str], inputs: Mapping[str, Any]) -> str:

@@ -15,12 +15,13 @@ from rich.console import Console
 
 from nanochat.checkpoint import SCHEMA, STAGES, Checkpoint, newest, run_folder, save, step_folders
 from nanochat.config import dumps
-from nanochat.distributed import barrier, joined
+from nanochat.distributed import Parallel, joined
 from nanochat.files import write_atomically
 from nanochat.gpt import GPT
 from nanochat.optim import Together
 from nanochat.plan import flops_per_token
 from nanochat.runtime import Runtime, commit, detect, machine, measure_peak, peak_memory_gb, versions
+from nanochat.sharded import Sharded
 from nanochat.stages.progress import Progress
 from nanochat.stages.records import fingerprint_of, json_line, read_json, read_jsonl, read_stage, write_jsonl
 from nanochat.train import Ranks, Step
@@ -44,6 +45,10 @@ class StageConfig(Protocol):
     def dtype(self) -> str: ...
     @property
     def deterministic(self) -> bool: ...
+    @property
+    def parallel(self) -> Parallel: ...
+    @property
+    def timeout(self) -> int: ...
 
 
 class Interrupted(KeyboardInterrupt):
@@ -88,7 +93,7 @@ class Stage:
                 self.set_aside()
             about = {"schema": SCHEMA, "fingerprint": self.fingerprint, "config": self.config}
             write_atomically(self.folder / "started.json", dumps(about))
-        barrier(self.runtime)
+        self.ranks.wait()
 
     def set_aside(self) -> None:
         """Move the folder out of the way; one that holds no result does not displace an earlier one that does."""
@@ -177,9 +182,7 @@ class Stage:
         self.append("metrics.jsonl", {"time": round(time.time(), 3), "stage": self.name, "step": step, **figures})
 
     def lapse(self, step: int, prompt: str, make: Callable[[], str]) -> None:
-        """Keep what the model made of `prompt` after `step`, and show it. Only the main process makes it."""
-        if not self.runtime.is_main:
-            return
+        """Keep what the model made of `prompt` after `step`, and show it: for the main process, in `ranks.whole`."""
         text = make()
         self.append(f"{self.name}/timelapse.jsonl", {"stage": self.name, "step": step, "prompt": prompt, "text": text})
         one_line = " ".join(text.split())[: max(20, self.console.width - 30)]
@@ -196,14 +199,15 @@ class Stage:
 
     def save(self, model: GPT, optimizer: Together, step: int, cursor: Mapping[str, Any]) -> None:
         """A checkpoint after `step` steps, once."""
-        if step != self.last_saved and self.runtime.is_main:
+        if step != self.last_saved and (self.runtime.is_main or isinstance(optimizer, Sharded)):
             state = {
                 "stage": self.name, "cursor": dict(cursor), "seconds": self.seconds, "seed": self.config.seed,
                 "fingerprint": self.fingerprint, "tokenizer": read_stage(self.run, "tokenizer")["tokenizer"],
             }  # fmt: skip
-            save(self.folder, step, model, optimizer, self.runtime, state)
+            together = self.ranks if isinstance(optimizer, Sharded) else None
+            save(self.folder, step, model, optimizer, self.runtime, state, ranks=together)
         self.last_saved = step
-        barrier(self.runtime)
+        self.ranks.wait()
 
     def planned_seconds(self, tokens: float, model: GPT) -> float:
         """How long training on so many tokens should take here: at the share of the peak that small models reach."""
@@ -245,7 +249,7 @@ def open_stage(
         console.print(f"{name}: done before, nothing has changed ({run / name})", style="dim", highlight=False)
         yield None
         return
-    with joined(runtime) as ranks:
+    with joined(runtime, config.parallel, config.timeout) as ranks:
         stage = Stage(name, config, run, runtime, ranks, console, fingerprint, measure_peak(runtime))
         with stop_signals(stage):
             yield stage
@@ -282,4 +286,4 @@ def write_stage(stage: Stage, seconds: float, about: Mapping[str, Any]) -> None:
             "machine": machine(stage.runtime), "time": time.time(), **about,
         }  # fmt: skip
         write_atomically(stage.folder / "stage.json", dumps(record))
-    barrier(stage.runtime)
+    stage.ranks.wait()

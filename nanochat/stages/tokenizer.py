@@ -16,7 +16,7 @@ from nanochat.data import (
     split_documents,
     write_store,
 )
-from nanochat.distributed import barrier
+from nanochat.distributed import Parallel
 from nanochat.errors import DataError
 from nanochat.keyed import rng
 from nanochat.runtime import home
@@ -42,6 +42,10 @@ class TokenizerConfig:
     """tokens of the vocabulary: 256 bytes, merges, and the special tokens of the chat format"""
     training_bytes: int = 10_000_000
     """how much text to learn merges from, drawn by document; 0: all"""
+    parallel: Parallel = "zero"
+    """for the record: one process learns, the others wait for it"""
+    timeout: int = 600
+    """seconds without a sign of another process, after which it counts as lost"""
     seed: int = 0
     """of the draw"""
     device: str = "auto"
@@ -69,6 +73,7 @@ def prepare(config: TokenizerConfig) -> int:
             raise DataError("documents to train on", f"none in {', '.join(config.sources)}", "add some with --sources")
         tokenizer = learn(stage, drawn(training, config.training_bytes, config.seed), config.vocab_size)
         tokens = {name: encode(stage, tokenizer, name, docs) for name, docs in sides.items()}
+        stage.ranks.wait(patiently=True)
         corpus = {name: tally(docs, tokens[name]) for name, docs in sides.items()}
         for name, counts in corpus.items():
             of = "{documents:,} documents, {bytes:,} bytes, {tokens:,} tokens".format(**counts)
@@ -119,10 +124,11 @@ def learn(stage: Stage, texts: Sequence[str], vocab_size: int) -> Tokenizer:
     if stage.runtime.is_main:
         with Ticks(stage.console, "merges") as ticks:
             learned = train_tokenizer(texts, vocab_size, progress=ticks.show)
+    stage.ranks.wait(patiently=True)
     stage.claim()
     if stage.runtime.is_main:
         learned.save(stage.folder)
-    barrier(stage.runtime)
+    stage.ranks.wait()
     return Tokenizer.load(stage.folder)
 
 
