@@ -18,6 +18,8 @@ it is the default. `fsdp` sends half as much again, each micro-batch, and is for
 import contextlib
 import os
 import platform
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -220,24 +222,31 @@ def is_lost_connection(error: Exception) -> bool:
 
 
 def lost(error: Exception, store: Any, runtime: Runtime) -> RankError:
-    """Which processes are gone. Those that are left sign in the list that torchrun keeps, and see who else did."""
+    """What to say when the connection broke: which processes are gone, as far as this one can tell."""
+    with contextlib.suppress(ValueError):  # torchrun ends those who are left: not before they have said why
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     dist.destroy_process_group()  # so that who waits for us notices, too
-    everyone = set(range(runtime.world))
     reason = str(error).partition("\n")[0].rpartition("] ")[2].partition(". This is")[0]
     remedy = "the same command goes on from the last checkpoint; `torchrun --max-restarts N` does so by itself"
-    try:
-        store.set(f"left: {runtime.rank}", "")
-        deadline = time.monotonic() + MOMENT
-        gone = everyone
-        while gone and time.monotonic() < deadline:
-            time.sleep(0.1)
-            gone = {rank for rank in everyone if not store.check([f"left: {rank}"])}
-        names = [f"{rank} on {store.get(f'machine of {rank}').decode()}" for rank in sorted(gone)]
-        who = f"process {', '.join(names)} gone" if gone else "the connection broken, all of them alive"
-    except RuntimeError:
-        address = os.environ.get("MASTER_ADDR", "the first machine")
-        who = f"no way to {address}, where the list of processes is kept"
+    # If the list itself lies behind the broken connection, asking for it can take the system's quarter of an hour.
+    found: list[str] = []
+    asking = threading.Thread(target=lambda: found.append(missing(store, runtime)), daemon=True)
+    asking.start()
+    asking.join(2 * MOMENT)
+    address = os.environ.get("MASTER_ADDR", "the first machine")
+    who = found[0] if found else f"no way to {address}, where the list of processes is kept"
     return RankError(f"{runtime.world} processes that answer", f"{who} (process {runtime.rank}: {reason})", remedy)
+
+
+def missing(store: Any, runtime: Runtime) -> str:
+    """The processes that are gone: those left sign in the list that torchrun keeps, and see who else has."""
+    store.set(f"left: {runtime.rank}", "")
+    gone, deadline = list(range(runtime.world)), time.monotonic() + MOMENT
+    while gone and time.monotonic() < deadline:
+        time.sleep(0.1)
+        gone = [rank for rank in gone if not store.check([f"left: {rank}"])]
+    names = [f"{rank} on {store.get(f'machine of {rank}').decode()}" for rank in gone]
+    return f"process {', '.join(names)} gone" if gone else "the connection broken, all of them alive"
 
 
 def gathered(mine: Anything, runtime: Runtime) -> list[Anything]:

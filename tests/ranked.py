@@ -205,7 +205,7 @@ def doomed(folder: Path, how: str) -> None:
     Stage.write_metrics = noted  # type: ignore[method-assign]
     common: dict[str, Any] = {"run": "toy", "device": "cpu", "dtype": "float32", "deterministic": True}
     prepare(TokenizerConfig(**common, sources=(str(folder / "dishes.txt"),), vocab_size=300))
-    pretrain(PRETRAIN(**common, steps=10, save_every=4, eval_every=0, lapse_every=0))
+    pretrain(PRETRAIN(**common, steps=60 if how == "cut" else 10, save_every=4, eval_every=0, lapse_every=0))
 
 
 def main(work: str, place: str, *more: str) -> None:
@@ -217,7 +217,7 @@ def main(work: str, place: str, *more: str) -> None:
     elif work == "part":
         part(folder, more[0], int(more[1]))
     else:
-        with joined(detect("cpu"), timeout=5 if work == "sleeps" else 600):
+        with joined(detect("cpu"), timeout={"sleeps": 5, "cut": 15}.get(work, 600)):
             all_stages(folder, int(more[0])) if work == "stages" else doomed(folder, work)
 
 

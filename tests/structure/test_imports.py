@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = [
     {"nanochat", "config", "errors", "files", "keyed", "runtime"},
     {"attention", "optim", "sampling"},
-    {"gpt", "loss", "plan", "tokenizer"},
+    {"cluster", "gpt", "loss", "plan", "tokenizer"},
     {"answer", "checkpoint", "distributed", "engine", "sharded", "sharded_checkpoint", "tools", "train"},
     {"data", "tasks"},
     {"bench", "evaluate", "interop", "report", "rollout"},
@@ -31,6 +31,8 @@ SIDEWAYS = {
     ("checkpoint", "sharded"),
     ("checkpoint", "sharded_checkpoint"),
     ("checkpoint", "train"),
+    ("cluster", "gpt"),
+    ("cluster", "plan"),
     ("config", "errors"),
     ("distributed", "sharded"),
     ("distributed", "train"),
