@@ -5,6 +5,8 @@
                                    optimizer.safetensors         momentum and second moments
                                    state.json                    configuration, cursor, versions, hashes of the files
 
+Where the model is cut up among processes, each writes a file of its own, `model-00001-of-00004.safetensors` and so on.
+
 A checkpoint is written to a folder of another name, flushed to the disk, and renamed: it is there whole or not at all.
 """
 
@@ -19,16 +21,19 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from nanochat.config import dumps, from_json, to_json
 from nanochat.errors import CheckpointError, SchemaError, UsageError
-from nanochat.files import discard, sha256, whole_folder
+from nanochat.files import discard, partial_of, sha256, whole_folder
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import Together
 from nanochat.runtime import Runtime, home, machine, versions
+from nanochat.sharded import Sharded
+from nanochat.sharded_checkpoint import read_into, read_whole, saved_sizes, write_shares
 from nanochat.tokenizer import Tokenizer
+from nanochat.train import Alone, Ranks
 
 SCHEMA = 1  # of state.json; raised when an older program could misread a newer file
 STAGES = ("pretrain", "midtrain", "sft", "rl")
@@ -51,15 +56,18 @@ class Checkpoint:
 
     def weights(self) -> dict[str, Tensor]:
         """The model's tensors by name."""
-        return load_file(self.folder / "model.safetensors")
+        return read_whole(self.folder, "model")
 
     def restore(self, model: GPT, optimizer: Together | None = None) -> None:
         """Fill `model`, and `optimizer` where given, with what was saved."""
+        if isinstance(optimizer, Sharded):
+            state = optimizer.empty_state(saved_sizes(self.folder, "optimizer"))
+            read_into(self.folder, {name: weight.detach() for name, weight in optimizer.weights.items()} | state)
+            return
         fill(model, self.weights(), self.folder)
-        saved = self.folder / "optimizer.safetensors"
-        if optimizer is not None and saved.exists():
+        if optimizer is not None:
             named = dict(model.named_parameters())
-            for name, tensor in load_file(saved).items():
+            for name, tensor in read_whole(self.folder, "optimizer").items():
                 weight, _, key = name.rpartition(".")
                 optimizer.state_of(named[weight])[key] = tensor if key == "step" else tensor.to(named[weight].device)
 
@@ -72,16 +80,25 @@ def save(
     runtime: Runtime,
     state: Mapping[str, Any],
     keep: int = 2,
+    ranks: Ranks | None = None,
 ) -> Path:
     """Write `folder/step_NNNNNN`, then drop all but the newest `keep`. `state` is the caller's: cursor, stage, seed.
 
-    Raises CheckpointError where that fails, and then nothing has changed.
+    The main process does it; where the model is cut up among `ranks` all call it, and each writes its share. Raises
+    CheckpointError where that fails, and then the checkpoints before it are as they were.
     """
     final = folder / f"step_{step:06d}"
+    ranks = ranks or Alone()
+    if not runtime.is_main:
+        ranks.wait()  # for the folder
+        write_tensors(partial_of(final), model, optimizer)
+        return final
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with whole_folder(final) as partial:
-            write_files(partial, model, optimizer, {"step": step, "machine": machine(runtime), **state})
+            ranks.wait()
+            write_tensors(partial, model, optimizer)
+            write_state(partial, model, {"step": step, "machine": machine(runtime), **state})
     except (OSError, SafetensorError) as error:
         remedy = "free some space, or set NANOCHAT_HOME to another disk; the checkpoint before it is whole"
         raise CheckpointError(f"to write {final}", str(error), remedy) from error
@@ -90,12 +107,20 @@ def save(
     return final
 
 
-def write_files(folder: Path, model: GPT, optimizer: Together | None, state: Mapping[str, Any]) -> None:
-    """The files of a checkpoint; state.json, which has the hashes of the others and of itself, comes last."""
+def write_tensors(folder: Path, model: GPT, optimizer: Together | None) -> None:
+    """The weights and the optimizer's state, or this process's share of them."""
+    if isinstance(optimizer, Sharded):
+        write_shares(folder, "model", {name: weight.detach() for name, weight in optimizer.weights.items()})
+        write_shares(folder, "optimizer", optimizer.state())
+        return
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
     save_file(tensors, folder / "model.safetensors")
     if optimizer is not None:
         save_file(optimizer_tensors(model, optimizer), folder / "optimizer.safetensors")
+
+
+def write_state(folder: Path, model: GPT, state: Mapping[str, Any]) -> None:
+    """What else is to be known, with the hashes of the files that are there, and of itself."""
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     about = {"schema": SCHEMA, "config": model.config, "versions": versions(), **state, "files": files}
     (folder / "state.json").write_text(dumps(sealed(about)), encoding="utf-8")

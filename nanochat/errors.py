@@ -9,6 +9,7 @@
     │   └── SchemaError    it was written by another version: nothing is damaged, and nothing is passed over
     ├── TrainingError      training can't go on: its numbers are not finite any more
     ├── DeviceError        the machine lacks what was asked for
+    ├── RankError          another process of the same run died, or cannot be reached
     └── ToolError          a tool refused its input; the message is what the model gets to see
 
 An error says what was expected, what was found and what to do about it, in one line. Assertions are for our own
@@ -56,6 +57,10 @@ class TrainingError(NanochatError):
 
 
 class DeviceError(NanochatError):
+    pass
+
+
+class RankError(NanochatError):
     pass
 
 

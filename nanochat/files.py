@@ -33,7 +33,7 @@ def whole_folder(final: Path) -> Iterator[Path]:
 
     Subfolders are not flushed. One that was there before is replaced.
     """
-    partial = final.with_name(f".{final.name}.partial")
+    partial = partial_of(final)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
@@ -47,6 +47,11 @@ def whole_folder(final: Path) -> Iterator[Path]:
     except Exception:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def partial_of(final: Path) -> Path:
+    """Where `whole_folder(final)` is filled, by other processes too."""
+    return final.with_name(f".{final.name}.partial")
 
 
 def discard(folder: Path) -> None:

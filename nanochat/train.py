@@ -7,6 +7,7 @@ steps: there are no hooks.
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -45,18 +46,38 @@ class Step:
     seconds: float
     cursor: dict[str, object]
     skipped: str = ""  # why the weights were left as they were
-    norms: dict[str, tuple[float, float]] = field(default_factory=dict)  # by layer, where the step was not finite
+    norms: dict[str, float] = field(default_factory=dict)  # of each gradient, where they are not finite
 
 
 class Ranks(Protocol):
-    """What a step needs of the other processes."""
+    """What training needs of the other processes. All are asked the same, in the same order."""
 
     def total(self, values: list[float]) -> list[float]:
         """Each value summed over all processes."""
         ...
 
-    def sum_gradients(self, model: torch.nn.Module) -> None:
-        """Make every process's gradients the sum of all."""
+    def nll(self, model: GPT, batch: Batch, last: bool) -> Tensor:
+        """This process's loss of a micro-batch, weighted and summed; `last` of its step."""
+        ...
+
+    def sum_gradients(self, model: GPT) -> None:
+        """Make gradients the sum of all processes', where the backward pass has not done so already."""
+        ...
+
+    def gradient_norms(self, model: GPT) -> dict[str, float]:
+        """The length of each weight's gradient, by name."""
+        ...
+
+    def wrap(self, model: GPT, optimizer: Together, device: torch.device) -> Together:
+        """Bring a new model to `device`, or this process's part of it; the optimizer to use from here on."""
+        ...
+
+    def whole(self, model: GPT) -> AbstractContextManager[None]:
+        """A block in which each process can use the model without the others."""
+        ...
+
+    def wait(self, patiently: bool = False) -> None:
+        """Return when all have come here; `patiently`, where one has long work to do alone."""
         ...
 
 
@@ -66,8 +87,30 @@ class Alone:
     def total(self, values: list[float]) -> list[float]:
         return values
 
-    def sum_gradients(self, model: torch.nn.Module) -> None:
+    def nll(self, model: GPT, batch: Batch, last: bool) -> Tensor:
+        return nll(model, batch)
+
+    def sum_gradients(self, model: GPT) -> None:
         pass
+
+    def gradient_norms(self, model: GPT) -> dict[str, float]:
+        named = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        return dict(zip(named, torch.stack([grad.norm() for grad in named.values()]).tolist(), strict=True))
+
+    def wrap(self, model: GPT, optimizer: Together, device: torch.device) -> Together:
+        model.to(device)
+        return optimizer
+
+    def whole(self, model: GPT) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def wait(self, patiently: bool = False) -> None:
+        pass
+
+
+def nll(model: GPT, batch: Batch) -> Tensor:
+    """Sum of weight x -ln p over a micro-batch's targets."""
+    return weighted_nll(model.features(batch.inputs), model.head, batch)
 
 
 def train(
@@ -99,16 +142,18 @@ def train(
         ]
         learned, weight, tokens = ranks.total([*counts, sum(b.inputs.numel() for b in micro)])
         loss = torch.zeros((), dtype=torch.float64)
-        for batch in micro:
-            part = weighted_nll(model.features(batch.inputs), model.head, batch) / max(learned, 1.0)
+        for number, batch in enumerate(micro, start=1):
+            part = ranks.nll(model, batch, last=number == len(micro)) / max(learned, 1.0)
             part.backward()
             loss += part.detach().cpu().double()
         ranks.sum_gradients(model)
-        mean_loss, norm = ranks.total([float(loss)])[0], gradient_norm(model)
+        mean_loss = ranks.total([float(loss)])[0]
+        lengths = ranks.gradient_norms(model)
+        norm = sum(length**2 for length in lengths.values()) ** 0.5
         # Every process sees the same sums, and so decides the same.
         finite = mean_loss - mean_loss == 0 and norm - norm == 0
         skipped = "" if finite and learned and weight else NOTHING if finite else NOT_FINITE
-        norms = {} if finite else norms_by_layer(model)
+        norms = {} if finite else lengths
         factor = schedule(index)
         if not skipped:
             for group in optimizer.param_groups:
@@ -117,18 +162,3 @@ def train(
         optimizer.zero_grad()
         seconds = time.perf_counter() - began
         yield Step(index, mean_loss, int(tokens), int(learned), norm, factor, seconds, micro[-1].cursor, skipped, norms)
-
-
-def gradient_norm(model: torch.nn.Module) -> float:
-    """Length of all gradients taken as one vector."""
-    norms = [weight.grad.norm() for weight in model.parameters() if weight.grad is not None]
-    return float(torch.stack(norms).norm()) if norms else 0.0
-
-
-def norms_by_layer(model: torch.nn.Module) -> dict[str, tuple[float, float]]:
-    """Length of each weight and of its gradient, by the weight's name: where in a model the numbers went wrong."""
-    found = {}
-    for name, weight in model.named_parameters():
-        gradient = 0.0 if weight.grad is None else float(weight.grad.norm())
-        found[name] = float(weight.detach().norm()), gradient
-    return found

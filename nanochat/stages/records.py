@@ -15,7 +15,7 @@ from nanochat.files import flush, write_atomically
 
 # Fields of a configuration that say where, how loudly and how often, but not what: changing them makes no stage stale.
 NOT_INPUTS = {"run", "preset", "device", "save_every", "keep", "stop_after", "lapse_every", "eval_every"}
-NOT_INPUTS |= {"eval_documents"}
+NOT_INPUTS |= {"eval_documents", "parallel", "timeout"}
 
 # Lines that a stage adds as it goes: the run's metrics, and in its own folder its samples and the steps that failed.
 METRICS, SAMPLES, NOT_FINITE_LOG = "metrics.jsonl", "timelapse.jsonl", "not_finite.jsonl"

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Literal
 
 from nanochat.config import parse
 from nanochat.data import recipes
-from nanochat.distributed import share
+from nanochat.distributed import Parallel, share
 from nanochat.engine import Engine, Sampling
 from nanochat.errors import UsageError
+from nanochat.gpt import GPT
 from nanochat.optim import trapezoid
 from nanochat.rollout import Question, Rollout, roll_out, sampling_seed, to_batches
 from nanochat.runtime import home
@@ -55,6 +56,10 @@ class ReinforceConfig:
     """newest checkpoints that are kept"""
     stop_after: int = 0
     """steps after which to save and stop, to go on another time; 0: none"""
+    parallel: Parallel = "zero"
+    """many processes: zero shares out the optimizer, fsdp the weights too, ddp nothing (see chapter 6.12)"""
+    timeout: int = 600
+    """seconds without a sign of another process, after which it counts as lost"""
     seed: int = 0
     """of everything that is drawn"""
     device: str = "auto"
@@ -85,7 +90,7 @@ def reinforce(config: ReinforceConfig) -> int:
         start, cursor = stage.resume(model, optimizer)
         engine = Engine(model, tokenizer, stage.runtime, tools_for(kitchen, limit_for(model.config.context)))
         tasks, table = catalogue(kitchen, limit_for(model.config.context)), mixture("rl", config.mixture)
-        batches = rollout_batches(stage, engine, tasks, table, start)
+        batches = rollout_batches(stage, model, engine, tasks, table, start)
         # Every process must read as many micro-batches as the others, whatever its answers are.
         accumulate = -(-mine * config.samples // config.rows) + (config.rehearse > 0)
         schedule = trapezoid(config.steps, 0, config.steps)
@@ -104,8 +109,9 @@ def reinforce(config: ReinforceConfig) -> int:
             figures = {name: float(str(cursor[name])) for name in ("reward", "answer_tokens", "stopped")}
             stage.measure(step.index, **figures)
             if config.lapse_every and (done % config.lapse_every == 0 or done == config.steps):
-                for asked in (LAPSE_QUESTION, SUM_QUESTION):
-                    stage.lapse(done, asked, partial(ask, engine, asked, config.seed))
+                with stage.ranks.whole(model):
+                    for asked in (LAPSE_QUESTION, SUM_QUESTION) if stage.runtime.is_main else ():
+                        stage.lapse(done, asked, partial(ask, engine, asked, config.seed))
         stage.save(model, optimizer, config.steps, cursor)
         stage.finish(
             plan={
@@ -117,7 +123,9 @@ def reinforce(config: ReinforceConfig) -> int:
     return 0
 
 
-def rollout_batches(stage: Stage, engine: Engine, tasks: dict[str, Task], table: Table, start: int) -> Iterator[Batch]:
+def rollout_batches(
+    stage: Stage, model: GPT, engine: Engine, tasks: dict[str, Task], table: Table, start: int
+) -> Iterator[Batch]:
     """Micro-batches of fresh answers. Nothing is drawn ahead: each step's answers are those of its own model."""
     config, step = stage.config, start
     mine = share(config.prompts, "prompts", stage.runtime)
@@ -133,7 +141,7 @@ def rollout_batches(stage: Stage, engine: Engine, tasks: dict[str, Task], table:
             for i in range(mine)
             for s in range(config.samples)
         ]
-        with stage.breaking():
+        with stage.breaking(), stage.ranks.whole(model):
             rollouts = roll_out(engine, questions, config.samples, sampling, rows)
         cursor = summary(stage, step, rollouts)
         yield from to_batches(rollouts, config.rows, stage.runtime, cursor)

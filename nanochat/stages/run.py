@@ -12,7 +12,7 @@ from rich.console import Console
 
 from nanochat.checkpoint import run_folder
 from nanochat.config import parse
-from nanochat.distributed import joined
+from nanochat.distributed import Parallel, joined
 from nanochat.report import write_report
 from nanochat.report.tally import REFERENCE_PEAK
 from nanochat.runtime import Runtime, detect, measure_peak
@@ -50,6 +50,10 @@ class RunConfig:
     """the same bits again on the same machine, a little slower"""
     keep: int = 2
     """newest checkpoints of each stage that are kept"""
+    parallel: Parallel = "zero"
+    """many processes: zero shares out the optimizer, fsdp the weights too, ddp nothing (see chapter 6.12)"""
+    timeout: int = 600
+    """seconds without a sign of another process, after which it counts as lost"""
     chat: bool = False
     """open the chat when all is done"""
     evaluate: bool = True
@@ -77,7 +81,7 @@ def run_all(config: RunConfig) -> int:
         f"As soon as a stage has saved, talk to it in another terminal: python -m nanochat chat --run {run.name}",
         style="dim", highlight=False,
     )  # fmt: skip
-    with joined(runtime):
+    with joined(runtime, config.parallel, config.timeout):
         for name, work in stages(config):
             console.rule(f"[bold]{name}", align="left", style="dim")
             if code := work():

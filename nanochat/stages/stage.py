@@ -14,13 +14,14 @@ from rich.console import Console
 
 from nanochat.checkpoint import SCHEMA, Checkpoint, is_whole, newest, run_folder, save, step_folders
 from nanochat.config import dumps
-from nanochat.distributed import barrier, joined
+from nanochat.distributed import Parallel, joined
 from nanochat.errors import CheckpointError, TrainingError
 from nanochat.files import sweep, write_atomically
 from nanochat.gpt import GPT
 from nanochat.optim import Together
 from nanochat.plan import flops_per_token
 from nanochat.runtime import Runtime, commit, detect, machine, measure_peak, peak_memory_gb, versions
+from nanochat.sharded import Sharded
 from nanochat.stages.progress import Progress
 from nanochat.stages.records import (
     NOT_FINITE_LOG,
@@ -56,6 +57,10 @@ class StageConfig(Protocol):
     def dtype(self) -> str: ...
     @property
     def deterministic(self) -> bool: ...
+    @property
+    def parallel(self) -> Parallel: ...
+    @property
+    def timeout(self) -> int: ...
 
 
 @dataclass
@@ -104,7 +109,7 @@ class Stage:
             write_atomically(self.folder / "started.json", dumps(about))
             for folder in (self.run, self.folder):
                 sweep(folder)
-        barrier(self.runtime)
+        self.ranks.wait()
 
     def set_aside(self) -> None:
         """Move the folder out of the way; one that holds no result does not displace an earlier one that does."""
@@ -123,12 +128,12 @@ class Stage:
         """Fill model and optimizer from this stage's newest checkpoint: (steps done, cursor); (0, {}) at the start."""
         self.claim()
         found = newest(self.folder)
-        barrier(self.runtime)  # from here on the main process moves and rewrites what the others have read
+        self.ranks.wait()  # from here on the main process moves and rewrites what the others have read
         start = found.step if found else 0
         if self.runtime.is_main:
             self.set_damaged_aside(found)
             forget_from(start, self.run, self.name)
-        barrier(self.runtime)
+        self.ranks.wait()
         self.not_finite = [row["step"] for row in read_jsonl(self.folder / NOT_FINITE_LOG)]
         if found is None:
             return 0, {}
@@ -189,7 +194,7 @@ class Stage:
         progress.advance(step.index + 1, loss=step.loss, speed=speed, mfu=mfu)
         if step.skipped == NOT_FINITE:
             self.not_finite.append(step.index)
-            norms = {layer: [finite(norm) or str(norm) for norm in both] for layer, both in step.norms.items()}
+            norms = {layer: norm if math.isfinite(norm) else str(norm) for layer, norm in step.norms.items()}
             self.append(f"{self.name}/{NOT_FINITE_LOG}", self.row(step) | {"cursor": self.cursor, "norms": norms})
         if step.skipped:
             count = f" ({len(self.not_finite)} so far)" if step.skipped == NOT_FINITE else ""
@@ -218,9 +223,7 @@ class Stage:
         self.append("metrics.jsonl", {"time": round(time.time(), 3), "stage": self.name, "step": step, **figures})
 
     def lapse(self, step: int, prompt: str, make: Callable[[], str]) -> None:
-        """Keep what the model made of `prompt` after `step`, and show it. Only the main process makes it."""
-        if not self.runtime.is_main:
-            return
+        """Keep what the model made of `prompt` after `step`, and show it: for the main process, in `ranks.whole`."""
         text = make()
         self.append(f"{self.name}/timelapse.jsonl", {"stage": self.name, "step": step, "prompt": prompt, "text": text})
         one_line = " ".join(text.split())[: max(20, self.console.width - 30)]
@@ -242,16 +245,18 @@ class Stage:
 
     def save(self, model: GPT, optimizer: Together, step: int, cursor: Mapping[str, Any]) -> None:
         """A checkpoint after `step` steps, once. What was written about these steps is on the disk before it."""
-        if step != self.last_saved and self.runtime.is_main:
-            self.check_folder()
-            flush_logs(self.run, self.name)
+        if step != self.last_saved and (self.runtime.is_main or isinstance(optimizer, Sharded)):
+            if self.runtime.is_main:
+                self.check_folder()
+                flush_logs(self.run, self.name)
             state = {
                 "stage": self.name, "cursor": dict(cursor), "seconds": self.seconds, "seed": self.config.seed,
                 "fingerprint": self.fingerprint, "tokenizer": read_stage(self.run, "tokenizer")["tokenizer"],
             }  # fmt: skip
-            save(self.folder, step, model, optimizer, self.runtime, state, self.config.keep)
+            together = self.ranks if isinstance(optimizer, Sharded) else None
+            save(self.folder, step, model, optimizer, self.runtime, state, self.config.keep, together)
         self.last_saved = step
-        barrier(self.runtime)
+        self.ranks.wait()
 
     def planned_seconds(self, tokens: float, model: GPT) -> float:
         """How long training on so many tokens should take here: at the share of the peak that small models reach."""
@@ -308,7 +313,7 @@ def open_stage(
             yield None
             return
         console.print(f"[yellow]{name}: done before, but what it made is damaged: mending[/]", highlight=False)
-    with joined(runtime) as ranks:
+    with joined(runtime, config.parallel, config.timeout) as ranks:
         stage = Stage(name, config, run, runtime, ranks, console, fingerprint, measure_peak(runtime))
         with stage.stop.listening(stage.say):
             yield stage
@@ -324,4 +329,4 @@ def write_stage(stage: Stage, seconds: float, about: Mapping[str, Any]) -> None:
             "machine": machine(stage.runtime), "time": time.time(), "not_finite": stage.not_finite, **about,
         }  # fmt: skip
         write_atomically(stage.folder / "stage.json", dumps(record))
-    barrier(stage.runtime)
+    stage.ranks.wait()

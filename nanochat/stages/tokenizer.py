@@ -18,7 +18,7 @@ from nanochat.data import (
     split_documents,
     write_store,
 )
-from nanochat.distributed import barrier
+from nanochat.distributed import Parallel
 from nanochat.errors import DataError, TokenizerError
 from nanochat.files import sweep
 from nanochat.keyed import rng
@@ -46,6 +46,10 @@ class TokenizerConfig:
     """tokens of the vocabulary: 256 bytes, merges, and the special tokens of the chat format"""
     training_bytes: int = 10_000_000
     """how much text to learn merges from, drawn by document; 0: all"""
+    parallel: Parallel = "zero"
+    """for the record: one process learns, the others wait for it"""
+    timeout: int = 600
+    """seconds without a sign of another process, after which it counts as lost"""
     seed: int = 0
     """of the draw"""
     device: str = "auto"
@@ -73,6 +77,7 @@ def prepare(config: TokenizerConfig) -> int:
             raise DataError("documents to train on", f"none in {', '.join(config.sources)}", "add some with --sources")
         tokenizer = learn(stage, drawn(training, config.training_bytes, config.seed), config.vocab_size)
         tokens = {name: encode(stage, tokenizer, name, docs, stamps[name]) for name, docs in sides.items()}
+        stage.ranks.wait(patiently=True)
         corpus = {name: tally(docs, tokens[name]) for name, docs in sides.items()}
         for name, counts in corpus.items():
             of = "{documents:,} documents, {bytes:,} bytes, {tokens:,} tokens".format(**counts)
@@ -136,11 +141,12 @@ def learn(stage: Stage, texts: Sequence[str], vocab_size: int) -> Tokenizer:
     if stage.runtime.is_main:
         with stage.breaking(), Ticks(stage.console, "merges") as ticks:
             learned = learned_before(stage) or train_tokenizer(texts, vocab_size, progress=ticks.show)
+    stage.ranks.wait(patiently=True)
     stage.claim()
     if learned:
         learned.save(stage.folder)
         sweep(stage.run / "tokens")
-    barrier(stage.runtime)
+    stage.ranks.wait()
     return Tokenizer.load(stage.folder)
 
 
