@@ -64,6 +64,7 @@ def test_a_changed_file_is_named(root, capsys, name, said):
     else:
         data = data[:-2] + b"\xff" + data[-1:]
     path.write_bytes(data)
+    capsys.readouterr()
     assert main(["verify", "toy"]) == 1
     printed = capsys.readouterr()
     assert said in printed.err or "byte-level BPE" in printed.err

@@ -205,9 +205,9 @@ def compare(found: Found, config: Any, made: dict[str, Any], before: dict[str, A
 
 def told(found: Found) -> str:
     """A stage's findings as a line."""
-    words = [f"{len(found.problems)} faults: {found.problems[0]}"] if found.problems else []
+    words = list(found.problems)
     if found.stage == "tokenizer":
-        words = words or ["as recorded"]
+        words = words or ["tokenizer and tokens as recorded"]
     else:
         kept = ", ".join(str(step) for step in found.checkpoints)
         words.append(f"{found.steps} steps; checkpoints as saved: {kept or 'none'}")
