@@ -10,9 +10,9 @@ Where the model is cut up among processes, each writes a file of its own, `model
 A checkpoint is written to a folder of another name, flushed to the disk, and renamed: it is there whole or not at all.
 """
 
+import hashlib
 import json
 import re
-import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nanochat.config import dumps, from_json
+from nanochat.config import dumps, from_json, to_json
 from nanochat.errors import CheckpointError, SchemaError, UsageError
-from nanochat.files import flush, sha256
+from nanochat.files import discard, sha256, whole_folder
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import Together
 from nanochat.runtime import Runtime, home, machine, versions
@@ -38,6 +38,7 @@ from nanochat.train import Alone, Ranks
 SCHEMA = 1  # of state.json; raised when an older program could misread a newer file
 STAGES = ("pretrain", "midtrain", "sft", "rl")
 SHIPPED = "reference"  # the run that comes with the code
+OLDER = "delete this checkpoint, and an older one will be used"
 STEP_FOLDER = re.compile(r"step_(\d{6,})")
 
 
@@ -83,32 +84,26 @@ def save(
 ) -> Path:
     """Write `folder/step_NNNNNN`, then drop all but the newest `keep`. `state` is the caller's: cursor, stage, seed.
 
-    The main process does it; where the model is cut up among `ranks` all call it, and each writes its share.
+    The main process does it; where the model is cut up among `ranks` all call it, and each writes its share. Raises
+    CheckpointError where that fails, and then nothing has changed.
     """
     final = folder / f"step_{step:06d}"
-    partial = folder / f".{final.name}.partial"
     ranks = ranks or Alone()
     if not runtime.is_main:
         ranks.wait()  # for the folder
-        write_tensors(partial, model, optimizer)
+        write_tensors(final.with_name(f".{final.name}.partial"), model, optimizer)
         return final
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir()
-        ranks.wait()
-        write_tensors(partial, model, optimizer)
-        write_state(partial, model, {"step": step, "machine": machine(runtime), **state})
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_folder(final) as partial:
+            ranks.wait()
+            write_tensors(partial, model, optimizer)
+            write_state(partial, model, {"step": step, "machine": machine(runtime), **state})
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         remedy = "free some space, or set NANOCHAT_HOME to another disk; the checkpoint before it is whole"
         raise CheckpointError(f"to write {final}", str(error), remedy) from error
-    if final.exists():
-        shutil.rmtree(final)
-    partial.rename(final)
-    flush(folder)
-    for old in step_folders(folder)[:-keep]:
-        shutil.rmtree(old)
+    for old in step_folders(folder)[: -max(1, keep)]:
+        discard(old)
     return final
 
 
@@ -125,12 +120,16 @@ def write_tensors(folder: Path, model: GPT, optimizer: Together | None) -> None:
 
 
 def write_state(folder: Path, model: GPT, state: Mapping[str, Any]) -> None:
-    """What else is to be known, with the hashes of the files that are there; all flushed to the disk."""
+    """What else is to be known; state.json, which has the hashes of the others and of itself, comes last."""
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     about = {"schema": SCHEMA, "config": model.config, "versions": versions(), **state, "files": files}
-    (folder / "state.json").write_text(dumps(about))
-    for path in [*folder.iterdir(), folder]:
-        flush(path)
+    (folder / "state.json").write_text(dumps(sealed(about)), encoding="utf-8")
+
+
+def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
+    """`state` with the hash of all that it says: a cursor that lost a digit would train on, and nobody would notice."""
+    plain: dict[str, Any] = to_json({name: value for name, value in state.items() if name != "seal"})
+    return plain | {"seal": hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()}
 
 
 def optimizer_tensors(model: GPT, optimizer: Together) -> dict[str, Tensor]:
@@ -157,23 +156,40 @@ def newest(folder: Path) -> Checkpoint | None:
 def open_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`, its files compared with their hashes. Raises CheckpointError."""
     try:
-        state = json.loads((folder / "state.json").read_text())
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         schema, files = state["schema"], dict(state["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"a state.json in {folder}", f"{type(error).__name__}: {error}", "use an older checkpoint"
-        ) from error
+        raise CheckpointError(f"a state.json in {folder}", f"{type(error).__name__}: {error}", OLDER) from error
     if schema != SCHEMA:
         got = f"schema version {schema} in {folder}"
         raise SchemaError(
             f"a checkpoint of schema version {SCHEMA}", got, "use the nanochat that wrote it, or train anew"
         )
+    if "seal" in state and sealed(state) != state:  # those written before there were seals have none
+        raise CheckpointError(f"{folder / 'state.json'} as it was saved", "other words", OLDER)
     for name, digest in files.items():
-        path = folder / name
-        if not path.exists() or sha256(path) != digest:
-            got = "other bytes" if path.exists() else "no file"
-            raise CheckpointError(f"{path} as it was saved", got, "delete this checkpoint, an older one will be used")
+        compare(folder / name, digest)
     return Checkpoint(folder, state)
+
+
+def compare(path: Path, digest: str) -> None:
+    """Raises CheckpointError where a file has not the SHA-256 that it was saved with, or can't be read."""
+    try:
+        got = "" if sha256(path) == digest else "other bytes"
+    except FileNotFoundError:
+        got = "no file"
+    except OSError as error:
+        got = str(error)
+    if got:
+        raise CheckpointError(f"{path} as it was saved", got, OLDER)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the newest checkpoint of a stage's folder is there, and undamaged."""
+    try:
+        return bool(open_checkpoint(step_folders(folder)[-1]))
+    except (IndexError, CheckpointError):
+        return False
 
 
 def fill(model: GPT, tensors: Mapping[str, Tensor], folder: Path) -> None:

@@ -31,7 +31,7 @@ from nanochat.train import Batch, train
 class PretrainConfig:
     """Learn to continue text. `--depth` is the dial that sets the rest."""
 
-    AT_LEAST_ONE: ClassVar = ("depth", "context")
+    AT_LEAST_ONE: ClassVar = ("depth", "context", "keep")
 
     run: str = ""
     """the run's name; by default the preset's"""
@@ -65,6 +65,10 @@ class PretrainConfig:
     """steps between two samples from the same prompt; 0: never"""
     save_every: int = 200
     """steps between two checkpoints; 0: only at the end"""
+    keep: int = 2
+    """newest checkpoints that are kept"""
+    stop_after: int = 0
+    """steps after which to save and stop, to go on another time; 0: none"""
     parallel: Parallel = "zero"
     """many processes: zero shares out the optimizer, fsdp the weights too, ddp nothing (see chapter 6.12)"""
     timeout: int = 600

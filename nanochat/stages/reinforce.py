@@ -26,7 +26,7 @@ from nanochat.train import Batch, train
 class ReinforceConfig:
     """Reinforcement learning on tasks whose answers a program can check."""
 
-    AT_LEAST_ONE: ClassVar = ("steps", "prompts", "samples", "rows", "max_tokens")
+    AT_LEAST_ONE: ClassVar = ("steps", "prompts", "samples", "rows", "max_tokens", "keep")
 
     run: str = ""
     """the run's name; by default the preset's"""
@@ -40,7 +40,7 @@ class ReinforceConfig:
     """answers to each question"""
     rows: int = 32
     """answers of a micro-batch"""
-    keep: int = 4
+    rehearse: int = 4
     """rows of fine-tuning's conversations beside the answers, so that nothing else is forgotten; 0: none"""
     max_tokens: int = 96
     """longest answer, in tokens that the model draws"""
@@ -52,6 +52,10 @@ class ReinforceConfig:
     """steps between two answers to the same question; 0: never"""
     save_every: int = 20
     """steps between two checkpoints; 0: only at the end"""
+    keep: int = 2
+    """newest checkpoints that are kept"""
+    stop_after: int = 0
+    """steps after which to save and stop, to go on another time; 0: none"""
     parallel: Parallel = "zero"
     """many processes: zero shares out the optimizer, fsdp the weights too, ddp nothing (see chapter 6.12)"""
     timeout: int = 600
@@ -82,13 +86,13 @@ def reinforce(config: ReinforceConfig) -> int:
             return 0
         model, optimizer, tokenizer = continued(stage, BEFORE["rl"], config.rate)
         mine, kitchen = share(config.prompts, "prompts", stage.runtime), recipes(home())
-        share(config.keep, "keep", stage.runtime)
+        share(config.rehearse, "rehearse", stage.runtime)
         start, cursor = stage.resume(model, optimizer)
         engine = Engine(model, tokenizer, stage.runtime, tools_for(kitchen, limit_for(model.config.context)))
         tasks, table = catalogue(kitchen, limit_for(model.config.context)), mixture("rl", config.mixture)
         batches = rollout_batches(stage, model, engine, tasks, table, start)
         # Every process must read as many micro-batches as the others, whatever its answers are.
-        accumulate = -(-mine * config.samples // config.rows) + (config.keep > 0)
+        accumulate = -(-mine * config.samples // config.rows) + (config.rehearse > 0)
         schedule = trapezoid(config.steps, 0, config.steps)
         steps = train(
             model,
@@ -137,11 +141,11 @@ def rollout_batches(
             for i in range(mine)
             for s in range(config.samples)
         ]
-        with stage.ranks.whole(model):
+        with stage.breaking(), stage.ranks.whole(model):
             rollouts = roll_out(engine, questions, config.samples, sampling, rows)
         cursor = summary(stage, step, rollouts)
         yield from to_batches(rollouts, config.rows, stage.runtime, cursor)
-        if config.keep:
+        if config.rehearse:
             yield replace(lessons_of(stage, engine, tasks, step), cursor=cursor)
         step += 1
 
@@ -149,10 +153,10 @@ def rollout_batches(
 def lessons_of(stage: Stage, engine: Engine, tasks: dict[str, Task], step: int) -> Batch:
     """The conversations of fine-tuning that are kept up in this step: others in each, and known from its number."""
     config, length = stage.config, engine.model.config.context + 1
-    first: dict[str, object] = {"next": APART + step * config.keep * length}
+    first: dict[str, object] = {"next": APART + step * config.rehearse * length}
     table = mixture("sft", config.mixture)
     rows = conversation_stream(engine.tokenizer, tasks, table, config.seed, length, first)
-    return next(row_batches(rows, config.keep, stage.runtime))
+    return next(row_batches(rows, config.rehearse, stage.runtime))
 
 
 def question(engine: Engine, tasks: dict[str, Task], table: Table, index: int, seed: int) -> Question:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from rich.console import Console
@@ -32,6 +32,8 @@ SLOWER = 2.4  # bfloat16 products against float32 ones on the reference machine:
 class RunConfig:
     """All stages of a preset, from raw text to a chatbot and its report card. The same command goes on after a stop."""
 
+    AT_LEAST_ONE: ClassVar = ("keep",)
+
     preset: str = "laptop"
     """which sizes and how many steps"""
     run: str = ""
@@ -46,6 +48,8 @@ class RunConfig:
     """of products: auto, bfloat16, float32 or float64"""
     deterministic: bool = False
     """the same bits again on the same machine, a little slower"""
+    keep: int = 2
+    """newest checkpoints of each stage that are kept"""
     parallel: Parallel = "zero"
     """many processes: zero shares out the optimizer, fsdp the weights too, ddp nothing (see chapter 6.12)"""
     timeout: int = 600
