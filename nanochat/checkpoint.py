@@ -120,7 +120,7 @@ def write_tensors(folder: Path, model: GPT, optimizer: Together | None) -> None:
 
 
 def write_state(folder: Path, model: GPT, state: Mapping[str, Any]) -> None:
-    """What else is to be known, with the hashes of the files that are there, and of itself."""
+    """What else is to be known; state.json, which has the hashes of the others and of itself, comes last."""
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     about = {"schema": SCHEMA, "config": model.config, "versions": versions(), **state, "files": files}
     (folder / "state.json").write_text(dumps(sealed(about)), encoding="utf-8")

@@ -38,7 +38,7 @@ from nanochat.gpt import GPT
 from nanochat.optim import Together
 from nanochat.runtime import Runtime
 from nanochat.sharded import Sharded, rows
-from nanochat.train import Alone, Batch, Ranks, nll
+from nanochat.train import Alone, Batch, Of, Ranks, nll
 
 Parallel = Literal["zero", "ddp", "fsdp"]
 PATIENCE = timedelta(hours=12)  # where one process works alone and the others wait: a vocabulary of a large corpus
@@ -159,12 +159,13 @@ class Cut(Connected):
             for weight, part in zip(self.few, flat.split([weight.numel() for weight in self.few]), strict=True):
                 weight.grad = part.view_as(weight)
 
-    def gradient_norms(self, model: GPT) -> dict[str, float]:
-        """Length of each weight's gradient: squares are summed here, then over all."""
+    def lengths(self, model: GPT, of: Of = "gradients") -> dict[str, float]:
+        """Length of each weight's gradient, or its own: squares are summed here, then over all."""
         squares = []
         for weight in self.weights.values():
-            mine = weight.grad is not None and (weight.ndim > 1 or self.runtime.is_main)  # what all hold counts once
-            squares.append(float(rows(cast(Tensor, weight.grad)).double().square().sum()) if mine else 0.0)
+            tensor = weight.grad if of == "gradients" else weight
+            mine = weight.ndim > 1 or self.runtime.is_main  # what all hold counts once
+            squares.append(0.0 if tensor is None or not mine else float(rows(tensor).double().square().sum()))
         return {name: square**0.5 for name, square in zip(self.weights, self.total(squares), strict=True)}
 
     @contextlib.contextmanager

@@ -5,12 +5,13 @@ advantage. What else a stage does, logging, evaluation, checkpoints, it does in 
 steps: there are no hooks.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -46,7 +47,10 @@ class Step:
     seconds: float
     cursor: dict[str, object]
     skipped: str = ""  # why the weights were left as they were
-    norms: dict[str, float] = field(default_factory=dict)  # of each gradient, where they are not finite
+    norms: dict[str, tuple[float, float]] = field(default_factory=dict)  # by layer, where the step was not finite
+
+
+Of = Literal["gradients", "weights"]
 
 
 class Ranks(Protocol):
@@ -64,8 +68,8 @@ class Ranks(Protocol):
         """Make gradients the sum of all processes', where the backward pass has not done so already."""
         ...
 
-    def gradient_norms(self, model: GPT) -> dict[str, float]:
-        """The length of each weight's gradient, by name."""
+    def lengths(self, model: GPT, of: Of = "gradients") -> dict[str, float]:
+        """The length of each weight's gradient, or of the weight itself, by name."""
         ...
 
     def wrap(self, model: GPT, optimizer: Together, device: torch.device) -> Together:
@@ -93,9 +97,10 @@ class Alone:
     def sum_gradients(self, model: GPT) -> None:
         pass
 
-    def gradient_norms(self, model: GPT) -> dict[str, float]:
-        named = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
-        return dict(zip(named, torch.stack([grad.norm() for grad in named.values()]).tolist(), strict=True))
+    def lengths(self, model: GPT, of: Of = "gradients") -> dict[str, float]:
+        named = {name: weight.grad if of == "gradients" else weight for name, weight in model.named_parameters()}
+        norms = [torch.zeros(()) if tensor is None else tensor.detach().norm().cpu() for tensor in named.values()]
+        return dict(zip(named, torch.stack(norms).tolist(), strict=True))
 
     def wrap(self, model: GPT, optimizer: Together, device: torch.device) -> Together:
         model.to(device)
@@ -148,12 +153,12 @@ def train(
             loss += part.detach().cpu().double()
         ranks.sum_gradients(model)
         mean_loss = ranks.total([float(loss)])[0]
-        lengths = ranks.gradient_norms(model)
-        norm = sum(length**2 for length in lengths.values()) ** 0.5
+        gradients = ranks.lengths(model)
+        norm = math.hypot(*gradients.values())
         # Every process sees the same sums, and so decides the same.
         finite = mean_loss - mean_loss == 0 and norm - norm == 0
         skipped = "" if finite and learned and weight else NOTHING if finite else NOT_FINITE
-        norms = {} if finite else lengths
+        norms = {} if finite else paired(ranks.lengths(model, of="weights"), gradients)
         factor = schedule(index)
         if not skipped:
             for group in optimizer.param_groups:
@@ -162,3 +167,8 @@ def train(
         optimizer.zero_grad()
         seconds = time.perf_counter() - began
         yield Step(index, mean_loss, int(tokens), int(learned), norm, factor, seconds, micro[-1].cursor, skipped, norms)
+
+
+def paired(weights: dict[str, float], gradients: dict[str, float]) -> dict[str, tuple[float, float]]:
+    """Lengths of each weight and of its gradient: where in a model the numbers went wrong."""
+    return {name: (length, gradients[name]) for name, length in weights.items()}

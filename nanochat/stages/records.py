@@ -14,8 +14,8 @@ from nanochat.errors import CheckpointError, SchemaError
 from nanochat.files import flush, write_atomically
 
 # Fields of a configuration that say where, how loudly and how often, but not what: changing them makes no stage stale.
-NOT_INPUTS = {"run", "preset", "device", "save_every", "keep", "stop_after", "lapse_every", "eval_every"}
-NOT_INPUTS |= {"eval_documents", "parallel", "timeout"}
+NOT_INPUTS = {"run", "preset", "device", "parallel", "timeout", "save_every", "keep", "stop_after", "lapse_every"}
+NOT_INPUTS |= {"eval_every", "eval_documents"}
 
 # Lines that a stage adds as it goes: the run's metrics, and in its own folder its samples and the steps that failed.
 METRICS, SAMPLES, NOT_FINITE_LOG = "metrics.jsonl", "timelapse.jsonl", "not_finite.jsonl"

@@ -194,7 +194,7 @@ class Stage:
         progress.advance(step.index + 1, loss=step.loss, speed=speed, mfu=mfu)
         if step.skipped == NOT_FINITE:
             self.not_finite.append(step.index)
-            norms = {layer: norm if math.isfinite(norm) else str(norm) for layer, norm in step.norms.items()}
+            norms = {layer: [n if math.isfinite(n) else str(n) for n in both] for layer, both in step.norms.items()}
             self.append(f"{self.name}/{NOT_FINITE_LOG}", self.row(step) | {"cursor": self.cursor, "norms": norms})
         if step.skipped:
             count = f" ({len(self.not_finite)} so far)" if step.skipped == NOT_FINITE else ""
