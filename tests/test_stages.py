@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -20,6 +21,7 @@ from nanochat.stages import evaluate as evaluate_stage
 from nanochat.stages import finetune as finetune_stage
 from nanochat.stages import pretrain as pretrain_stage
 from nanochat.stages import reinforce as reinforce_stage
+from nanochat.stages import stage as stage_module
 from nanochat.stages import tokenizer as tokenizer_stage
 from nanochat.stages.evaluate import EvaluateConfig, evaluate
 from nanochat.stages.finetune import FinetuneConfig, finetune
@@ -236,6 +238,26 @@ def test_a_signal_saves_and_says_so(root, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     pretrain(PRETRAIN)
     assert newest(root / "home/toy/pretrain").step == 6
+
+
+def test_lines_about_steps_are_on_the_disk_before_their_checkpoint(root, monkeypatch):
+    """Else a power cut could keep the checkpoint and lose the lines, which nothing would write again."""
+    run_up_to(root, "pretrain")
+    flushed, checked, fsync, save = {}, [], os.fsync, stage_module.save
+
+    def note(handle):
+        fsync(handle)
+        flushed[os.fstat(handle).st_ino] = os.fstat(handle).st_size
+
+    def check(folder, *more):
+        logs = [(root / "home/toy" / name).stat() for name in ("metrics.jsonl", "pretrain/timelapse.jsonl")]
+        checked.append([flushed.get(log.st_ino) == log.st_size for log in logs])
+        return save(folder, *more)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(stage_module, "save", check)
+    pretrain(PRETRAIN)
+    assert checked == [[True, True]] * 3
 
 
 def test_a_step_may_be_broken_off_where_it_has_changed_nothing(root, easy, monkeypatch):

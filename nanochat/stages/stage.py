@@ -78,6 +78,7 @@ class Stage:
     earlier_seconds: float = 0.0  # spent on this stage before it was interrupted
     began: float = field(default_factory=time.perf_counter)
     stop: Stop = field(default_factory=Stop)
+    tokenizer: str = ""  # its fingerprint, by which checkpoints are tied to it
     last_saved: int = -1
     cursor: dict[str, Any] = field(default_factory=dict)  # where the stream stood after the last step
     not_finite: list[int] = field(default_factory=list)  # steps that were skipped for their numbers
@@ -127,6 +128,7 @@ class Stage:
     def resume(self, model: GPT, optimizer: Together) -> tuple[int, dict[str, Any]]:
         """Fill model and optimizer from this stage's newest checkpoint: (steps done, cursor); (0, {}) at the start."""
         self.claim()
+        self.tokenizer = read_stage(self.run, "tokenizer")["tokenizer"]
         found = newest(self.folder)
         self.ranks.wait()  # from here on the main process moves and rewrites what the others have read
         start = found.step if found else 0
@@ -168,12 +170,10 @@ class Stage:
                     self.note(step, progress, flops_per_token(model.config))
                     yield step
                     done, self.cursor, every = step.index + 1, step.cursor, self.config.save_every
-                    stopping = (
-                        self.ranks.total([float(self.stop.asked)])[0] > 0 or done - start == self.config.stop_after
-                    )
+                    asked = self.ranks.total([float(self.stop.asked)])[0] > 0
                     if done < total and every and done % every == 0:
                         self.save(model, optimizer, done, step.cursor)
-                    if done < total and stopping:
+                    if done < total and (asked or done - start == self.config.stop_after):
                         raise Interrupted()
         except Interrupted:  # in the middle of a step, too: what it began has changed nothing
             if done:
@@ -251,7 +251,7 @@ class Stage:
                 flush_logs(self.run, self.name)
             state = {
                 "stage": self.name, "cursor": dict(cursor), "seconds": self.seconds, "seed": self.config.seed,
-                "fingerprint": self.fingerprint, "tokenizer": read_stage(self.run, "tokenizer")["tokenizer"],
+                "fingerprint": self.fingerprint, "tokenizer": self.tokenizer,
             }  # fmt: skip
             together = self.ranks if isinstance(optimizer, Sharded) else None
             save(self.folder, step, model, optimizer, self.runtime, state, self.config.keep, together)
