@@ -45,7 +45,7 @@ COMMANDS = {
     "rl": "rl --steps 4 --prompts 2 --samples 3 --rows 4 --max-tokens 6 --mixture tiny --lapse-every 2 --save-every 1",
 }
 CLOCK = {"time", "tokens_per_second", "mfu"}
-SLOWEST = 300.0  # seconds after which an attempt hangs
+SLOWEST = 1800.0  # seconds after which an attempt hangs; others may want the machine too
 
 
 class Torture:
@@ -100,8 +100,9 @@ class Torture:
                 os.kill(child, stop[0])
             if time.monotonic() - began > SLOWEST:
                 os.kill(child, signal.SIGKILL)
-                self.failures.append(f"{stage}: hangs")
             time.sleep(0.002)
+        if time.monotonic() - began > SLOWEST:
+            self.failures.append(f"{stage}: hangs")
         if sent and stop and stop[0] == signal.SIGTERM:
             self.stop_seconds.append(time.monotonic() - sent)
         if sync.exists():
