@@ -79,15 +79,19 @@ def weights(model: GPT, optimizer: Together) -> dict[str, Tensor]:
 
 
 class Messages(TorchDispatchMode):
-    """Counts what torch.distributed is asked to send."""
+    """Counts what torch.distributed is asked to send, and the bytes that a ring sends for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: int) -> None:
         super().__init__()
-        self.counts: Counter[str] = Counter()
+        self.world, self.counts, self.bytes = world, Counter[str](), 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function.namespace == "c10d":
-            self.counts[function.__name__.partition(".")[0].strip("_")] += 1
+            name = function.__name__.partition(".")[0].strip("_")
+            self.counts[name] += 1
+            tensors = args[0] if isinstance(args[0], list) else args[:2]
+            largest, shares = max(tensor.nbytes for tensor in tensors), 2 if name == "allreduce" else 1
+            self.bytes += shares * largest * (self.world - 1) // self.world
         return function(*args, **(kwargs or {}))
 
 
@@ -105,11 +109,12 @@ def learn(runtime: Runtime, parallel: Any, accumulate: int, steps: int) -> tuple
 
         optimizer.step = noted  # type: ignore[method-assign]
         run = train(model, optimizer, stream(runtime), lambda _: 1.0, steps=steps, accumulate=accumulate, ranks=ranks)
-        with Messages() as messages:
+        with Messages(runtime.world) as messages:
             done = [next(run)]
         done += run
         found = {name: whole(weight) for name, weight in weights(model, optimizer).items()}
     told = {"losses": [s.loss for s in done], "norms": [s.grad_norm for s in done], "messages": messages.counts}
+    told["bytes"] = messages.bytes
     return told, found | first
 
 
