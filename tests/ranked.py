@@ -114,7 +114,8 @@ def learn(runtime: Runtime, parallel: Any, accumulate: int, steps: int) -> tuple
         done += run
         found = {name: whole(weight) for name, weight in weights(model, optimizer).items()}
     told = {"losses": [s.loss for s in done], "norms": [s.grad_norm for s in done], "messages": messages.counts}
-    told["bytes"] = messages.bytes
+    held = [t for o in optimizer.optimizers for state in o.state.values() for t in state.values()]
+    told |= {"bytes": messages.bytes, "moments": sum(tensor.numel() for tensor in held)}
     return told, found | first
 
 
@@ -222,7 +223,7 @@ def main(work: str, place: str, *more: str) -> None:
     elif work == "part":
         part(folder, more[0], int(more[1]))
     else:
-        with joined(detect("cpu"), timeout={"sleeps": 5, "cut": 15}.get(work, 600)):
+        with joined(detect("cpu"), timeout={"sleeps": 20, "cut": 15}.get(work, 600)):
             all_stages(folder, int(more[0])) if work == "stages" else doomed(folder, work)
 
 
