@@ -79,15 +79,19 @@ def weights(model: GPT, optimizer: Together) -> dict[str, Tensor]:
 
 
 class Messages(TorchDispatchMode):
-    """Counts what torch.distributed is asked to send."""
+    """Counts what torch.distributed is asked to send, and the bytes that a ring sends for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: int) -> None:
         super().__init__()
-        self.counts: Counter[str] = Counter()
+        self.world, self.counts, self.bytes = world, Counter[str](), 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function.namespace == "c10d":
-            self.counts[function.__name__.partition(".")[0].strip("_")] += 1
+            name = function.__name__.partition(".")[0].strip("_")
+            self.counts[name] += 1
+            tensors = args[0] if isinstance(args[0], list) else args[:2]
+            largest, shares = max(tensor.nbytes for tensor in tensors), 2 if name == "allreduce" else 1
+            self.bytes += shares * largest * (self.world - 1) // self.world
         return function(*args, **(kwargs or {}))
 
 
@@ -105,11 +109,13 @@ def learn(runtime: Runtime, parallel: Any, accumulate: int, steps: int) -> tuple
 
         optimizer.step = noted  # type: ignore[method-assign]
         run = train(model, optimizer, stream(runtime), lambda _: 1.0, steps=steps, accumulate=accumulate, ranks=ranks)
-        with Messages() as messages:
+        with Messages(runtime.world) as messages:
             done = [next(run)]
         done += run
         found = {name: whole(weight) for name, weight in weights(model, optimizer).items()}
     told = {"losses": [s.loss for s in done], "norms": [s.grad_norm for s in done], "messages": messages.counts}
+    held = [t for o in optimizer.optimizers for state in o.state.values() for t in state.values()]
+    told |= {"bytes": messages.bytes, "moments": sum(tensor.numel() for tensor in held)}
     return told, found | first
 
 
@@ -217,7 +223,7 @@ def main(work: str, place: str, *more: str) -> None:
     elif work == "part":
         part(folder, more[0], int(more[1]))
     else:
-        with joined(detect("cpu"), timeout={"sleeps": 5, "cut": 15}.get(work, 600)):
+        with joined(detect("cpu"), timeout={"sleeps": 20, "cut": 15}.get(work, 600)):
             all_stages(folder, int(more[0])) if work == "stages" else doomed(folder, work)
 
 

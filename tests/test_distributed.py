@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from nanochat.checkpoint import newest
+from nanochat.cluster import sent_bytes
 from nanochat.distributed import share
 from nanochat.errors import UsageError
 from nanochat.runtime import Runtime
+from tests.ranked import CONFIG
 
 ROOT = Path(__file__).parent.parent
 WORLDS = [2, 4]
@@ -104,6 +106,27 @@ def test_four_micro_batches_send_no_more_than_one(ways, way):
         found = told(ways[world])
         assert found[f"{way} 4"]["messages"] == found[f"{way} 1"]["messages"]
         assert sum(found[f"{way} 1"]["messages"].values()) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("world", WORLDS)
+def test_momentum_and_moments_are_shared_out(ways, world):
+    everything = told(ways[1])["alone 1"]["moments"]
+    assert told(ways[world])["ddp 1"]["moments"] == everything
+    for way in ("zero", "fsdp"):  # 61 rows are cut into 31 and 30, and matrices stay whole
+        assert told(ways[world])[f"{way} 1"]["moments"] == pytest.approx(everything / world, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_plan_says_how_many_bytes_are_sent(ways, world, way):
+    """Numbers here have eight bytes, not four; and 61 rows are filled up to 62 or 64."""
+    for accumulate in (1, 4):
+        planned = 2 * sent_bytes(CONFIG, world, way, accumulate, product_bytes=4)
+        assert told(ways[world])[f"{way} {accumulate}"]["bytes"] == pytest.approx(planned, rel=0.05)
 
 
 @pytest.mark.slow
