@@ -64,7 +64,9 @@ class AdamW(torch.optim.Optimizer):
             keep, rate = 1 - group["lr"] * group["weight_decay"], group["lr"] / (1 - beta1**step)
             correction = 1 / math.sqrt(1 - beta2**step)
             tensors = (weight, grad.contiguous(), state["mean"], state["square"])
-            native.run(torch.float32, "adamw", *tensors, weight.numel(), beta1, beta2, keep, rate, correction, group["eps"])
+            native.run(
+                torch.float32, "adamw", *tensors, weight.numel(), beta1, beta2, keep, rate, correction, group["eps"]
+            )
             return
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         mean = state["mean"].lerp_(grad, 1 - beta1)

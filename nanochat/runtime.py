@@ -18,10 +18,6 @@ from nanochat.errors import DeviceError, UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
-# Dense bf16 products, in FLOP/s, as the makers state them: for plans about machines that are not at hand.
-# NVIDIA data sheets: A100 (2020), H100 SXM (2022), H200 (2023), B200 (2024).
-STATED_PEAK = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}
-
 
 @dataclass(frozen=True)
 class Runtime:

@@ -23,7 +23,7 @@ from nanochat.files import flush, sha256, write_atomically
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 VERSION = 1
-REMEDY = "encode the corpus again"
+REMEDY = "encode the corpus again: python -m nanochat tokenizer"
 
 
 class Encoder(Protocol):
@@ -97,7 +97,7 @@ def write_store(
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     offsets, text_bytes = array("q", [0]), 0
     tokens_path, offsets_path, record_path = store_paths(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w+b") as file:
