@@ -1,4 +1,4 @@
-"""`nanochat bench train`: whole optimizer steps beside `transformers`' NanoChatForCausalLM, and beside the product peak.
+"""`nanochat bench train`: whole steps beside `transformers`' NanoChatForCausalLM, and beside the product peak.
 
 Shape `a` is that of a small GPT with as many key heads as query heads; shape `b` is the laptop preset's, which beside
 `transformers` goes without the extras that it lacks. Both sides read the same random tokens: speed does not depend on

@@ -107,7 +107,7 @@ class Stage:
     def resume(self, model: GPT, optimizer: Together) -> tuple[int, dict[str, Any]]:
         """Fill model and optimizer from this stage's newest checkpoint: (steps done, cursor); (0, {}) at the start."""
         self.claim()
-        if (how := native.lacking(self.runtime.device, self.runtime.dtype)):
+        if how := native.lacking(self.runtime.device, self.runtime.dtype):
             self.say(f"[yellow]plain PyTorch between products, which takes about a quarter longer: {how}[/]")
         found = newest(self.folder)
         if found is None:
