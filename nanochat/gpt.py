@@ -137,8 +137,9 @@ class Attention(nn.Module):
         matrix = torch.cat([m.weight.to(x.dtype) for m in (self.query, self.key, self.value)])
         more = None if self.values is None else self.values(ids).to(x.dtype)
         angles = (cosine.float().flatten(0, 2), sine.float().flatten(0, 2))
-        heads = (c.n_head, c.n_kv_head)
-        mixed = fused.CausalAttention.apply(F.linear(x, matrix), more, *angles, heads, c.norm_eps, c.sharpness)
+        mixed = fused.CausalAttention.apply(  # type: ignore[no-untyped-call]
+            F.linear(x, matrix), more, *angles, (c.n_head, c.n_kv_head), c.norm_eps, c.sharpness
+        )
         written: Tensor = self.output(mixed)
         return written
 
@@ -151,7 +152,10 @@ class MLP(nn.Module):
         self.up, self.down = Linear(config.n_embd, 4 * config.n_embd), Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        written: Tensor = self.down(relu_squared(self.up(x)))
+        if fused.suits(x):
+            quick: Tensor = self.down(fused.ReLUSquared.apply(self.up(x)))  # type: ignore[no-untyped-call]
+            return quick
+        written: Tensor = self.down(F.relu(self.up(x)).square())
         return written
 
 
@@ -284,7 +288,7 @@ class GPT(nn.Module):
 def rms_norm(x: Float[Tensor, "*rows C"], eps: float) -> Float[Tensor, "*rows C"]:
     """`x` divided by its root mean square over the last axis; no parameters (arXiv:1910.07467)."""
     if fused.suits(x):
-        quick: Tensor = fused.RMSNorm.apply(x, eps)
+        quick: Tensor = fused.RMSNorm.apply(x, eps)  # type: ignore[no-untyped-call]
         return quick
     if x.device.type == "cpu" and x.requires_grad:
         normed: Tensor = RMSNorm.apply(x, eps)  # type: ignore[no-untyped-call]
@@ -313,11 +317,3 @@ class RMSNorm(torch.autograd.Function):
         along = (grad * y).sum(dim=-1, keepdim=True, dtype=scale.dtype).div_(-y.shape[-1])
         across: Tensor = torch.addcmul(grad, y, along.to(y.dtype)).mul_(scale.to(y.dtype))
         return across, None
-
-
-def relu_squared(x: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows C"]:
-    """max(x, 0)^2 (Primer, arXiv:2109.08668)."""
-    if fused.suits(x):
-        quick: Tensor = fused.ReLUSquared.apply(x)
-        return quick
-    return F.relu(x).square()

@@ -82,12 +82,12 @@ class ChunkedNLL(torch.autograd.Function):
         weights: Float[Tensor, " N"],
         softcap: float,
     ) -> Float[Tensor, ""]:
+        if any(ctx.needs_input_grad) and native.available(features):
+            return in_few_passes(ctx, features, weight.to(features.dtype), targets, weights, softcap)
         exact = torch.float64 if features.dtype == torch.float64 else torch.float32
         matrix = weight.to(features.dtype)
         total = torch.zeros((), dtype=exact, device=features.device)
         needed = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        if needed and native.available(features):
-            return in_few_passes(ctx, features, matrix, targets, weights, softcap)
         feature_grads, matrix_grad = [], torch.zeros_like(weight) if needed else None
         for part, target, scale in zip(features.split(CHUNK), targets.split(CHUNK), weights.split(CHUNK), strict=True):
             scale = scale.to(exact)[:, None]

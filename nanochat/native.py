@@ -60,7 +60,7 @@ def kernels(on: bool = True) -> Iterator[None]:
 
 
 def available(*tensors: Tensor) -> bool:
-    """Whether kernels are asked for and can work on these tensors: on a CPU, all of one format they are compiled for."""
+    """Whether kernels are asked for and can work on these tensors: on a CPU, all of one format that they know."""
     if not switched_on[-1]:
         return False
     first = tensors[0]
@@ -95,13 +95,17 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     command = [compiler, *FLAGS, *wide, *FORMATS[dtype]]
     # Code for one processor may not run on another, and a home may be shared: both decide the name.
     about = "\n".join((*command, platform.machine(), *sorted(cpu_flags()), SOURCE.read_text(encoding="utf-8")))
-    path = home() / "kernels" / f"{hashlib.sha256(about.encode()).hexdigest()[:24]}.so"
-    try:
-        if not path.exists():
-            build(command, path)
-        return ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError):
-        return None
+    path = home() / "compiled" / f"native-{hashlib.sha256(about.encode()).hexdigest()[:24]}.so"
+    for again in (False, True):  # a file that cannot be loaded is made anew
+        try:
+            if again or not path.exists():
+                build(command, path)
+            return ctypes.CDLL(str(path))
+        except subprocess.SubprocessError:
+            break
+        except OSError:
+            continue
+    return None
 
 
 def build(command: list[str], path: Path) -> None:
@@ -126,4 +130,4 @@ def lacking(device: torch.device, dtype: torch.dtype) -> str:
     """Why there are no kernels on a CPU that could use them; empty where there are, or where none are needed."""
     if device.type != "cpu" or dtype not in FORMATS or library(dtype) is not None:
         return ""
-    return "no C compiler found" if find_compiler() is None else "the C compiler failed on native.c"
+    return "no C compiler found" if find_compiler() is None else "native.c could not be compiled"

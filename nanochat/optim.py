@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from nanochat import native
 
@@ -60,13 +61,12 @@ class AdamW(torch.optim.Optimizer):
             state["mean"], state["square"] = torch.zeros_like(weight), torch.zeros_like(weight)
         state["step"] += 1
         step, (beta1, beta2) = int(state["step"]), group["betas"]
-        if native.available(weight, grad) and weight.is_contiguous():
+        if native.available(weight, grad):
             keep, rate = 1 - group["lr"] * group["weight_decay"], group["lr"] / (1 - beta1**step)
-            correction = 1 / math.sqrt(1 - beta2**step)
+            numbers = (beta1, beta2, keep, rate, 1 / math.sqrt(1 - beta2**step), group["eps"])
             tensors = (weight, grad.contiguous(), state["mean"], state["square"])
-            native.run(
-                torch.float32, "adamw", *tensors, weight.numel(), beta1, beta2, keep, rate, correction, group["eps"]
-            )
+            native.run(weight.dtype, "adamw", *tensors, weight.numel(), *numbers)
+            increment_version(weight)  # autograd has not seen this change
             return
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         mean = state["mean"].lerp_(grad, 1 - beta1)
@@ -108,33 +108,34 @@ class Muon(torch.optim.Optimizer):
                 if weight.grad is not None:
                     by_shape.setdefault(weight.shape, []).append(weight)
             for shape, weights in by_shape.items():
-                directions = torch.empty(len(weights), *shape, dtype=self.dtype, device=weights[0].device)
-                for weight, direction in zip(weights, directions, strict=True):
-                    self.average(weight, group["momentum"], direction)
-                updates = orthogonalise(directions, self.coefficients, self.dtype).contiguous()
+                directions = torch.stack([self.average(weight, group["momentum"]) for weight in weights])
+                updates = orthogonalise(directions, self.coefficients, self.dtype)
                 # An orthogonal matrix with more rows than columns has entries that much larger to give an output of
                 # the same size.
                 rate = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
                 for weight, update in zip(weights, updates, strict=True):
                     if native.available(weight):
-                        keep = 1 - group["lr"] * group["weight_decay"]
+                        keep, update = 1 - group["lr"] * group["weight_decay"], update.to(self.dtype).contiguous()
                         native.run(self.dtype, "descend", weight, update, weight.numel(), keep, rate)
+                        increment_version(weight)
                         continue
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
                     weight.add_(update, alpha=-rate)
 
-    def average(self, weight: Tensor, momentum: float, ahead: Tensor) -> None:
+    def average(self, weight: Tensor, momentum: float) -> Tensor:
         """The running mean of the gradient, looked at one step ahead (Nesterov)."""
         state, grad = self.state[weight], weight.grad
         assert grad is not None
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        buffer: Tensor = state["momentum"]
         if native.available(weight):
-            native.run(self.dtype, "momentum", grad.contiguous(), buffer, ahead, weight.numel(), momentum)
-            return
-        buffer.lerp_(grad, 1 - momentum)
-        ahead.copy_(grad.lerp(buffer, momentum))
+            rounded = torch.empty(weight.shape, dtype=self.dtype)
+            tensors = (grad.contiguous(), state["momentum"], rounded)
+            native.run(self.dtype, "momentum", *tensors, weight.numel(), momentum)
+            return rounded
+        buffer: Tensor = state["momentum"].lerp_(grad, 1 - momentum)
+        ahead: Tensor = grad.lerp(buffer, momentum)
+        return ahead
 
 
 def orthogonalise(

@@ -1,4 +1,4 @@
-"""`nanochat bench train`: whole optimizer steps beside `transformers`' NanoChatForCausalLM, and beside the product peak.
+"""`nanochat bench train`: whole steps beside `transformers`' NanoChatForCausalLM, and beside the product peak.
 
 Shape `a` is that of a small GPT with as many key heads as query heads; shape `b` is the laptop preset's, which beside
 `transformers` goes without the extras that it lacks. Both sides read the same random tokens: speed does not depend on
@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -44,6 +43,9 @@ SHAPES = {
         GPTConfig(3968, 4, 4, 1, 256, 256, smear=True, value_embeddings=True, sharpness=1.5), rows=8, accumulate=1
     ),
 }
+OURS, PLAIN, TWIN = "nanochat", "nanochat, plain PyTorch", "nanochat, no extras"
+EAGER, COMPILED = "transformers, eager", "transformers, compiled"
+AGAINST = ("transformers", "plain", "all")
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class TrainBench:
     """how often each side is measured"""
     steps: int = 1
     """optimizer steps of each measurement; the fastest counts"""
-    against: bool = True
-    """measure transformers too; without, only our own two sides"""
+    against: str = "all"
+    """transformers, plain (ourselves without kernels), or all"""
     device: str = "auto"
     """auto, cpu, cuda or mps"""
     dtype: str = "auto"
@@ -154,46 +156,28 @@ def fastest(step: Callable[[], float], steps: int) -> float:
 
 
 def bench_train(config: TrainBench) -> int:
-    """Measure, print and keep; 0 when done. Raises UsageError for a shape that is not listed."""
-    if config.shape not in SHAPES:
-        raise UsageError("a shape", repr(config.shape), f"use --shape with one of: {', '.join(SHAPES)}")
+    """Measure, print and keep; 0 when done. Raises UsageError for a shape or a side that is not listed."""
+    for flag, value, known in (("shape", config.shape, (*SHAPES,)), ("against", config.against, AGAINST)):
+        if value not in known:
+            raise UsageError(f"a known --{flag}", repr(value), f"use --{flag} with one of: {', '.join(known)}")
     runtime, shape = detect(config.device, config.dtype), SHAPES[config.shape]
-    sides: dict[str, Any] = {"nanochat": Ours(shape, runtime)}
-    began = time.perf_counter()
-    first = sides["nanochat"].step()
-    sides["nanochat"].step()
-    figures: dict[str, float | None] = {"first_step_seconds": first, "peak_memory_gb": peak_memory_gb()}
-    sides["nanochat, plain PyTorch"] = Ours(shape, runtime, plain=True)
-    twin = replace(shape, model=replace(shape.model, smear=False, value_embeddings=False, sharpness=1.0))
-    if config.against:
-        if twin != shape:
-            sides["nanochat, no extras"] = Ours(twin, runtime)
-        sides["transformers, eager"] = Theirs(twin, runtime, compiled=False)
-        sides["transformers, compiled"] = Theirs(twin, runtime, compiled=True)
-    compile_seconds = {}
-    for name, side in sides.items():
-        began = time.perf_counter()
-        side.step()
-        compile_seconds[name] = time.perf_counter() - began
-        side.step()
+    ours = Ours(shape, runtime)
+    # Of a fresh process, so these two are ours alone.
+    figures: dict[str, float | None] = {"first_step_seconds": ours.step()}
+    ours.step()
+    figures["peak_memory_gb"] = peak_memory_gb()
+    sides = {OURS: ours} | others(shape, runtime, config.against)
+    first_steps = {name: side.step() for name, side in sides.items()}
     seconds = in_turn(
         {name: partial(fastest, side.step, config.steps) for name, side in sides.items()},
         config.rounds,
         beside=partial(measure_peak, runtime),
     )
     peaks = seconds.pop("beside")
-    order, count = list(sides), len(sides)
-
-    def peak_of(name: str, number: int) -> float:
-        """The mean of the samples right before and after one measurement: rounds begin with another side each time."""
-        place = number * count + (order.index(name) - number) % count
-        return (peaks[place] + peaks[place + 1]) / 2
-
     rows = []
     for name, values in seconds.items():
-        model = shape.model if name in ("nanochat", "nanochat, plain PyTorch") else twin.model
-        needed = shape.tokens * flops_per_token(model)
-        shares = [needed / value / peak_of(name, number) for number, value in enumerate(values)]
+        needed = shape.tokens * flops_per_token((shape if name in (OURS, PLAIN) else portable(shape)).model)
+        shares = [needed / value / peak for value, peak in zip(values, peaks_of(name, list(sides), peaks), strict=True)]
         rows.append(
             measurement(
                 f"shape {config.shape}", name, values,
@@ -201,18 +185,45 @@ def bench_train(config: TrainBench) -> int:
                 share_of_peak=round(statistics.median(shares), 4), shares=[round(share, 4) for share in shares],
             )
         )  # fmt: skip
-    named = {row["side"]: row for row in rows}
-    ours = "nanochat, no extras" if "nanochat, no extras" in named else "nanochat"
-    figures |= {
-        "share_of_peak": named["nanochat"]["share_of_peak"],
-        "share_of_peak_plain": named["nanochat, plain PyTorch"]["share_of_peak"],
-        "tokens_per_second": named["nanochat"]["tokens_per_second"],
-        "tokens_per_second_plain": named["nanochat, plain PyTorch"]["tokens_per_second"],
-        "muon_share": statistics.median(sides["nanochat"].muon_shares),
-        "peak_gflops": statistics.median(peaks) / 1e9,
-    }
-    if config.against:
-        for key, name in (("ratio_vs_transformers", "compiled"), ("ratio_vs_transformers_eager", "eager")):
-            figures[key] = ratios(seconds[ours], seconds[f"transformers, {name}"])["median"]
-        figures["transformers_compile_seconds"] = compile_seconds["transformers, compiled"]
+        if name in (OURS, PLAIN):
+            end = "" if name == OURS else "_plain"
+            figures["share_of_peak" + end] = rows[-1]["share_of_peak"]
+            figures["tokens_per_second" + end] = rows[-1]["tokens_per_second"]
+    figures |= {"muon_share": statistics.median(ours.muon_shares), "peak_gflops": statistics.median(peaks) / 1e9}
+    if COMPILED in sides:
+        same = seconds.get(TWIN, seconds[OURS])
+        figures["ratio_vs_transformers"] = ratios(same, seconds[COMPILED])["median"]
+        figures["ratio_vs_transformers_eager"] = ratios(same, seconds[EAGER])["median"]
+        figures["transformers_first_step_seconds"] = first_steps[COMPILED]
     return show(record("train", config, runtime, figures, rows, packages=["transformers"]), config.json, config.save)
+
+
+def others(shape: Shape, runtime: Runtime, against: str) -> dict[str, Ours | Theirs]:
+    """What we are measured beside."""
+    sides: dict[str, Ours | Theirs] = {}
+    if against != "transformers":
+        sides[PLAIN] = Ours(shape, runtime, plain=True)
+    if against != "plain":
+        twin = portable(shape)
+        if twin != shape:
+            sides[TWIN] = Ours(twin, runtime)
+        sides |= {EAGER: Theirs(twin, runtime, compiled=False), COMPILED: Theirs(twin, runtime, compiled=True)}
+    return sides
+
+
+def portable(shape: Shape) -> Shape:
+    """The same without the extras that `transformers` cannot express."""
+    return replace(shape, model=replace(shape.model, smear=False, value_embeddings=False, sharpness=1.0))
+
+
+def peaks_of(name: str, order: list[str], peaks: list[float]) -> Iterator[float]:
+    """Beside each measurement of a side, the mean of the samples right before and after it.
+
+    Each round of `in_turn` begins with another side.
+
+    >>> list(peaks_of("b", ["a", "b"], [1.0, 2.0, 4.0, 6.0, 10.0]))
+    [3.0, 5.0]
+    """
+    for number in range((len(peaks) - 1) // len(order)):
+        place = number * len(order) + (order.index(name) - number) % len(order)
+        yield (peaks[place] + peaks[place + 1]) / 2
