@@ -225,7 +225,9 @@ class Text:
 def ranges(starts: Array, lengths: Array) -> Array:
     """The numbers from each of `starts` on, as many as its length says: ([5, 9], [2, 1]) gives [5, 6, 9]."""
     ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+    numbers: Array = np.arange(ends[-1] if len(ends) else 0)
+    numbers += np.repeat(starts - ends + lengths, lengths)
+    return numbers
 
 
 def first_true(flags: Array) -> int:
