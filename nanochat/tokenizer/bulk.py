@@ -83,7 +83,7 @@ def tiktoken_encoder(tokenizer: Tokenizer) -> EncodeMany | None:
 def fastokens_encoder(tokenizer: Tokenizer) -> EncodeMany | None:
     """`fastokens` with our vocabulary; None where it is not installed or cannot take it."""
     try:
-        import fastokens  # type: ignore[import-untyped]
+        import fastokens
     except ImportError:
         return None
     ordinary = [tokenizer.token_bytes(token) for token in range(256 + len(tokenizer.merges))]
