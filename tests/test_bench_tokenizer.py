@@ -22,6 +22,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_both_sides_are_measured_and_agree(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("rustbpe", "tiktoken", "fastokens"):
         pytest.importorskip(name)
@@ -44,7 +45,8 @@ def test_both_sides_are_measured_and_agree(source: Path, tmp_path: Path, capsys:
     for name in ("ratio_vs_rustbpe", "ratio_vs_tiktoken", "megabytes_per_second", "peak_memory_gb"):
         assert record[name] > 0
     learn, encode = record["measurements"][:2], record["measurements"][2:5]
-    assert record["ratio_vs_rustbpe"] == round(ratios(learn[1]["seconds"], learn[0]["seconds"])["median"], 4)
+    ratio = ratios(learn[1]["seconds"], learn[0]["seconds"])["median"]
+    assert record["ratio_vs_rustbpe"] == pytest.approx(ratio, rel=1e-3)
     assert encode[0]["task"] == encode[2]["task"]
     assert len(table(record).splitlines()) == 2 + len(sides)
 
