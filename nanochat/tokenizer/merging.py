@@ -116,7 +116,7 @@ class Text:
             return self.inside, self.floor - 1
         count = self.pairs.count[self.inside]
         chosen = np.argpartition(count, len(count) - look)[len(count) - look :]
-        return self.inside[chosen], int(count[chosen].min())
+        return self.inside[chosen], max(int(count[chosen].min()), self.floor - 1)
 
     def lower_floor(self) -> bool:
         """Let rarer pairs in; False where there are none that occur twice."""
