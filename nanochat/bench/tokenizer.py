@@ -20,7 +20,7 @@ from nanochat.bench.measure import Work, in_turn, measurement, ratios, record, s
 from nanochat.errors import UsageError
 from nanochat.runtime import available_cores, detect, peak_memory_gb
 from nanochat.tokenizer import PATTERN, BulkEncoder, Tokenizer, train_tokenizer
-from nanochat.tokenizer.bpe import Pair, merges_from_ranks
+from nanochat.tokenizer.bpe import Pair
 from nanochat.tokenizer.training import count_pieces, learn_merges
 
 TASKS = ("learn", "encode")
@@ -103,7 +103,7 @@ def bench_learning(texts: Sequence[str], config: TokenizerBench) -> Result:
         tokenizer.train_from_iterator(iter(texts), config.vocab_size, pattern=PATTERN)
         seconds = time.perf_counter() - began
         ranks = {bytes(token): rank for token, rank in tokenizer.get_mergeable_ranks()}
-        merges["rustbpe"] = merges_from_ranks(ranks)[1]
+        merges["rustbpe"] = Tokenizer.from_ranks(ranks, PATTERN).merges
         return seconds
 
     learned(texts[:100], 300)  # what is made once a process, such as the table of characters

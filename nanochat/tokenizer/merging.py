@@ -1,4 +1,4 @@
-"""What `training.learn_merges` returns, a hundred times as fast: rounds of merges at once, as operations on arrays.
+"""What `training.learn_merges` returns, six times as fast: rounds of merges at once, as operations on arrays.
 
 Python takes microseconds for each place that a merge touches; on a hundred megabytes of text there are millions.
 NumPy handles a place in nanoseconds, but each call costs a microsecond before it begins, and one merge needs dozens
