@@ -10,7 +10,7 @@ from typing import Any
 
 from nanochat.checkpoint import STAGES, stages_of, step_folders
 from nanochat.report.read import Record, Sample, mapping, number, read_lapses, read_object, read_samples
-from nanochat.tokenizer import conversation_to_json
+from nanochat.tokenizer import Call, Part
 
 MOST_POINTS = 1_200  # lines of a stage's metrics in the first answer; later ones bring what is new
 MOST_BYTES = 1 << 23  # of metrics that are read at once
@@ -48,10 +48,15 @@ def recorded(samples: Iterable[Sample]) -> list[dict[str, Any]]:
     """Questions that were asked when the stage was measured, each with the answer's parts."""
     pairs = [sample.messages[:2] for sample in samples if len(sample.messages) >= 2]
     return [
-        {"question": asked.text, "answer": conversation_to_json([said])[0]["content"]}
+        {"question": asked.text, "answer": [{"type": type(part).__name__.lower(), "text": told(part)} for part in said.parts]}
         for asked, said in pairs
         if asked.role == "user"
     ]
+
+
+def told(part: Part) -> str:
+    """A part of an answer as the page has it: a call as it was written."""
+    return part.text if not isinstance(part, Call) else str(part)
 
 
 def training(run: Path, since: int = 0) -> dict[str, Any]:

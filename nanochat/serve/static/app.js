@@ -92,7 +92,7 @@ function talks() {
     h("button", { type: "button", class: "button", id: "new", onclick: begin }, icon("plus", 18), "New conversation"),
     rows.length ? h("h2", {}, plural(rows.length, "conversation")) : h("p", { class: "soft small" },
       "Conversations are kept in this browser and sent to nobody but your own server."),
-    rows.length && h("ul", {}, rows));
+    rows.length > 0 && h("ul", {}, rows));
 }
 
 function begin() {
