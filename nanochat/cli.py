@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "rl": ("nanochat.stages.reinforce", (), "learn from answers that can be checked"),
     "eval": ("nanochat.stages.evaluate", (), "measure a stage on held-out text and questions"),
     "chat": ("nanochat.serve.terminal", (), "talk to a model in the terminal"),
+    "serve": ("nanochat.serve.server", (), "serve a model over HTTP: OpenAI's API, and a page to chat in"),
     "plan": ("nanochat.stages.plan", (), "what a depth costs, before anything runs"),
     "report": ("nanochat.report", (), "the report card of a run"),
 }

@@ -8,6 +8,8 @@
     ├── CheckpointError    a run folder or a checkpoint is missing, damaged or of another version
     │   └── SchemaError    it was written by another version: nothing is damaged, and nothing is passed over
     ├── DeviceError        the machine lacks what was asked for
+    ├── BusyError          the queue is full: try again a little later
+    │   └── ClosedError    no new work is taken: whoever serves is closing, or has failed
     └── ToolError          a tool refused its input; the message is what the model gets to see
 
 An error says what was expected, what was found and what to do about it, in one line. Assertions are for our own
@@ -51,6 +53,14 @@ class SchemaError(CheckpointError):
 
 
 class DeviceError(NanochatError):
+    pass
+
+
+class BusyError(NanochatError):
+    pass
+
+
+class ClosedError(BusyError):
     pass
 
 

@@ -16,7 +16,7 @@ FLOORS = [
     {"nanochat", "config", "errors", "files", "keyed", "runtime"},
     {"attention", "optim", "sampling"},
     {"gpt", "loss", "plan", "tokenizer"},
-    {"answer", "checkpoint", "distributed", "engine", "tools", "train"},
+    {"answer", "checkpoint", "decoder", "distributed", "engine", "scheduler", "tools", "train"},
     {"data", "tasks"},
     {"bench", "evaluate", "interop", "report", "rollout"},
     {"serve", "stages"},
@@ -29,6 +29,7 @@ SIDEWAYS = {
     ("__main__", "cli"),
     ("answer", "tools"),
     ("config", "errors"),
+    ("decoder", "engine"),
     ("distributed", "train"),
     ("engine", "answer"),
     ("engine", "tools"),
@@ -36,6 +37,9 @@ SIDEWAYS = {
     ("report", "evaluate"),
     ("runtime", "errors"),
     ("runtime", "nanochat"),
+    ("scheduler", "answer"),
+    ("scheduler", "decoder"),
+    ("scheduler", "engine"),
     ("tasks", "data"),
 }
 
