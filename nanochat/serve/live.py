@@ -48,7 +48,10 @@ def recorded(samples: Iterable[Sample]) -> list[dict[str, Any]]:
     """Questions that were asked when the stage was measured, each with the answer's parts."""
     pairs = [sample.messages[:2] for sample in samples if len(sample.messages) >= 2]
     return [
-        {"question": asked.text, "answer": [{"type": type(part).__name__.lower(), "text": told(part)} for part in said.parts]}
+        {
+            "question": asked.text,
+            "answer": [{"type": type(part).__name__.lower(), "text": told(part)} for part in said.parts],
+        }
         for asked, said in pairs
         if asked.role == "user"
     ]

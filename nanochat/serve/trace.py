@@ -139,9 +139,7 @@ def weights(q: Float[Tensor, "B H N D"], k: Float[Tensor, "B K T D"]) -> Float[T
     return scores.masked_fill(future, -math.inf).softmax(dim=-1)
 
 
-def query_of(
-    attention: Attention, x: Float[Tensor, "B N C"], cosine: Tensor, sine: Tensor
-) -> Float[Tensor, "B H N D"]:
+def query_of(attention: Attention, x: Float[Tensor, "B N C"], cosine: Tensor, sine: Tensor) -> Float[Tensor, "B H N D"]:
     """The queries that `Attention.forward` makes of the same input."""
     b, n, _ = x.shape
     config = attention.config
@@ -175,7 +173,7 @@ def watched(model: GPT) -> Iterator[Seen]:
 
 
 def timed_step(model: GPT, cache: KVCache, ids: Tensor) -> list[tuple[str, float]]:
-    """(part, milliseconds) of reading `ids` and scoring what follows: embedding, each block's halves, head, the rest."""
+    """(part, milliseconds) of reading `ids` and scoring what follows: embedding, halves of blocks, head, the rest."""
     blocks = [block for block in model.blocks if isinstance(block, Block)]
     parts: list[tuple[str, nn.Module]] = [("embedding", model.embedding)]
     for number, block in enumerate(blocks, 1):

@@ -14,8 +14,8 @@ Each takes and gives one JSON object. Nothing here changes the run, and each ans
 import base64
 import json
 import math
+import threading
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,11 +29,13 @@ from torch import Tensor
 from nanochat.errors import UsageError
 from nanochat.gpt import GPT
 from nanochat.serve import live
-from nanochat.serve.conversation import Speaker, prompt_ids
+from nanochat.serve.conversation import Speaker, fitted
 from nanochat.serve.merges import merges, pieces, spelled
 from nanochat.serve.models import Models
+from nanochat.serve.protocol import conversation
+from nanochat.serve.schema import CHAT, check
 from nanochat.serve.trace import Trace, Xray
-from nanochat.tokenizer import Tokenizer, conversation_from_json
+from nanochat.tokenizer import Tokenizer
 
 MOST_BYTES = 1 << 18  # of a request's body
 CHOICES = 8  # tokens that are listed as what could have come
@@ -42,17 +44,18 @@ LENS = 3  # tokens that each layer would say
 Body = dict[str, Any]
 
 
-def routes(models: Models, run: Path) -> list[BaseRoute]:
+def routes(models: Models) -> list[BaseRoute]:
     """The routes, for the models of a run."""
-    return Looking(models, run).routes()
+    return Looking(models).routes()
 
 
 class Looking:
     """A run that is looked into, and the models of it that were opened for that."""
 
-    def __init__(self, models: Models, run: Path) -> None:
-        self.models, self.run = models, run
+    def __init__(self, models: Models) -> None:
+        self.models, self.run = models, models.run
         self.opened: dict[str, tuple[GPT, Xray]] = {}
+        self.lock = threading.Lock()
 
     def routes(self) -> list[BaseRoute]:
         """What is answered, and by which path."""
@@ -66,17 +69,17 @@ class Looking:
         ]
 
     def about(self, body: Body) -> Body:
-        """The run, for the page's start."""
+        """The run, for the page's start; before its first checkpoint without a model."""
+        found: Body = {"run": self.models.alias, "stages": live.stages(self.run) if self.run else []}
+        if not self.models.list():
+            return found | {"stage": None, "model": None, "parameters": 0, "tools": [], "specials": {}}
         speaker = self.models.load().speaker
-        model = speaker.engine.model
-        assert isinstance(model, GPT)
-        config = model.config
-        return {
-            "run": self.run.name,
+        config, tokenizer = speaker.engine.model.config, speaker.engine.tokenizer
+        model = gpt_of(speaker)
+        return found | {
             "stage": speaker.stage,
-            "stages": live.stages(self.run),
             "tools": sorted(speaker.engine.rules.tools),
-            "specials": {str(token): name for name, token in speaker.engine.tokenizer.specials.items()},
+            "specials": {str(token): name for name, token in tokenizer.specials.items()},
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "bytes": torch.finfo(model.dtype).bits // 8,
             "model": {
@@ -87,17 +90,15 @@ class Looking:
 
     def training(self, body: Body) -> Body:
         """What has been learned since the last question."""
+        if self.run is None:
+            return {"anew": False, "next": 0, "rows": {}}
         return live.training(self.run, whole(body, "since", 0))
 
     def prompt(self, body: Body) -> Body:
-        """The ids of a conversation that ends with the user's question, or of plain text."""
-        speaker = self.speaker(body)
-        said = conversation_from_json(body.get("messages") or [])
-        system = said[0].text if said and said[0].role == "system" else ""
-        turns = said[1:] if system else said
-        if not turns or turns[-1].role != "user":
-            raise UsageError("messages that end with the user's", "others")
-        ids = prompt_ids(speaker, system, turns[:-1], turns[-1].text)
+        """The tokens that the model is given for a conversation, as the chat's endpoint would."""
+        speaker, messages = self.speaker(body), body.get("messages")
+        check(messages, CHAT["properties"]["messages"], "messages")
+        ids, _ = fitted(speaker, conversation(messages or []))
         return {"tokens": spelled(speaker.engine.tokenizer, ids)}
 
     def tokens(self, body: Body) -> Body:
@@ -139,12 +140,20 @@ class Looking:
 
     def opened_up(self, speaker: Speaker) -> Xray:
         """The stage's model with hooks in it; anew where a newer checkpoint has taken its place."""
-        model = speaker.engine.model
-        assert isinstance(model, GPT)
-        known = self.opened.get(speaker.stage)
-        if known is None or known[0] is not model:
-            known = self.opened[speaker.stage] = (model, Xray(model))
+        model = gpt_of(speaker)
+        with self.lock:
+            known = self.opened.get(speaker.stage)
+            if known is None or known[0] is not model:
+                known = self.opened[speaker.stage] = (model, Xray(model))
         return known[1]
+
+
+def gpt_of(speaker: Speaker) -> GPT:
+    """The model itself. Raises UsageError for one of another make, which has no blocks to look into."""
+    model = speaker.engine.model
+    if not isinstance(model, GPT):
+        raise UsageError("a model of the portable architecture", type(model).__name__)
+    return model
 
 
 def answering(work: Callable[[Body], Body]) -> Callable[[Request], Awaitable[Response]]:
@@ -214,7 +223,7 @@ def text_of(body: Body) -> str:
     """The request's text."""
     text = body.get("text")
     if not isinstance(text, str):
-        raise UsageError("a text in \"text\"", repr(text)[:40])
+        raise UsageError('a text in "text"', repr(text)[:40])
     return text
 
 
@@ -222,7 +231,7 @@ def ids_of(body: Body) -> list[int]:
     """The request's ids."""
     ids = body.get("ids")
     if not isinstance(ids, list) or not all(type(token) is int for token in ids):
-        raise UsageError("a list of whole numbers in \"ids\"", repr(ids)[:40])
+        raise UsageError('a list of whole numbers in "ids"', repr(ids)[:40])
     return ids
 
 

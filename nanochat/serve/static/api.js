@@ -7,15 +7,25 @@ export async function ask(path, body, signal) {
   return response.json();
 }
 
+let key = sessionStorage.getItem("nanochat.key");
+
 async function reach(path, options) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers: { ...options.headers, ...(key && { authorization: `Bearer ${key}` }) } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server does not answer. Is nanochat serve still running?");
   }
   if (response.ok) return response;
+  if (response.status === 401) {
+    // A server that others can reach asks for its key. It is kept until this tab is closed.
+    key = prompt("The key of this server:")?.trim();
+    if (key) {
+      sessionStorage.setItem("nanochat.key", key);
+      return reach(path, options);
+    }
+  }
   const told = await response.json().catch(() => null);
   const wait = response.status === 429 ? " Too many are asking at once: try again in a moment." : "";
   throw new Error((told?.error?.message ?? `The server answered ${response.status}.`) + wait);

@@ -41,12 +41,19 @@ async function show() {
   place.scrollTop = 0;
   try {
     if (!shared.run) await reload();
+    // A run that has only just begun has nothing that could talk.
+    if (!shared.run.model && view !== "training") await reload();
     const module = await import(`./${view}.js`);
     if (turn !== showing) return;
     const given = shared.given;
     shared.given = undefined;
     place.className = `view-${view}`;
     place.replaceChildren();
+    if (!shared.run.model && view !== "training") {
+      place.append(h("div", { class: "empty" }, h("h1", {}, "Nobody is here yet"), h("p", {}, "The run has not saved a model so far. As soon as it has, you can talk to it here."),
+        h("p", { class: "row center" }, h("a", { class: "button main", href: "#training" }, icon("training", 18), "Watch it learn"))));
+      return;
+    }
     leave = module.show(place, shared, given ?? rest) ?? null;
   } catch (error) {
     if (turn !== showing) return;
@@ -64,10 +71,10 @@ async function reload() {
 
 function about() {
   const { run, stage, parameters } = shared.run;
-  const size = parameters >= 1e6 ? `${(parameters / 1e6).toFixed(1)} M` : whole(parameters);
+  const size = !stage ? "no model yet" : parameters >= 1e6 ? `${(parameters / 1e6).toFixed(1)} M parameters` : `${whole(parameters)} parameters`;
   const dark = document.documentElement.dataset.theme
     ? document.documentElement.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  $("#about").replaceChildren(h("div", {}, h("b", {}, `${run}:${stage}`), `${size} parameters`),
+  $("#about").replaceChildren(h("div", {}, h("b", {}, stage ? `${run}:${stage}` : run), size),
     iconButton(dark ? "sun" : "moon", dark ? "Light theme" : "Dark theme", () => {
       document.documentElement.dataset.theme = dark ? "light" : "dark";
       try {
@@ -88,11 +95,11 @@ function talks() {
       if (location.hash.slice(1).startsWith("chat") || !location.hash) show();
       toast("Conversation deleted", "Undo", () => (undo(), go("chat")));
     })));
-  $("#talks").replaceChildren(
+  $("#talks").replaceChildren(...[
     h("button", { type: "button", class: "button", id: "new", onclick: begin }, icon("plus", 18), "New conversation"),
     rows.length ? h("h2", {}, plural(rows.length, "conversation")) : h("p", { class: "soft small" },
       "Conversations are kept in this browser and sent to nobody but your own server."),
-    rows.length > 0 && h("ul", {}, rows));
+    rows.length > 0 && h("ul", {}, rows)].filter(Boolean));
 }
 
 function begin() {

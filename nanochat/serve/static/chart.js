@@ -4,9 +4,9 @@
 import { h, s, whole } from "./dom.js";
 
 const WIDE = 640;
-const HIGH = 210;
-const LEFT = 46;
-const FOOT = 24;
+const HIGH = 240;
+const LEFT = 58;
+const FOOT = 32;
 const GAP = 14;
 
 /** Values that read well, about four of them, from `low` to `high`. */
@@ -20,7 +20,7 @@ export function ticks(low, high) {
 }
 
 /** Each value with its neighbours: an exponential mean, begun without a bias to zero. */
-export function smoothed(points, keep = 0.9) {
+export function smoothed(points, keep = points.length < 250 ? 0.8 : 0.95) {
   let sum = 0;
   let weight = 0;
   return points.map(([x, y]) => {
@@ -45,7 +45,7 @@ export function chart(title, unit, lines, { smooth = false, dots = false, zero =
   const room = WIDE - LEFT - GAP * (lines.length - 1) - 4;
   const up = (y) => 8 + (HIGH - FOOT - 8) * (1 - (Math.min(high, Math.max(low, y)) - low) / (high - low));
   const svg = s("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, class: "chart", role: "img", "aria-label": `${title}: ${lines.map(({ name, points }) => `${name} from ${shown(points[0][1])} to ${shown(points.at(-1)[1])}`).join("; ")}` });
-  for (const v of ticks(low, high)) svg.append(s("line", { x1: LEFT, x2: WIDE, y1: up(v), y2: up(v), class: "grid" }), s("text", { x: LEFT - 8, y: up(v) + 4, "text-anchor": "end" }, shown(v)));
+  for (const v of ticks(low, high)) svg.append(s("line", { x1: LEFT, x2: WIDE, y1: up(v), y2: up(v), class: "grid" }), s("text", { x: LEFT - 8, y: up(v) + 6, "text-anchor": "end" }, shown(v)));
   const targets = [];
   let at = LEFT;
   for (const { name, points } of lines) {
@@ -58,7 +58,7 @@ export function chart(title, unit, lines, { smooth = false, dots = false, zero =
     if (smooth && points.length > 20) svg.append(s("path", { d: path(points), class: "faint" }), s("path", { d: path(smoothed(points)), class: "line" }));
     else svg.append(s("path", { d: path(points), class: "line" }));
     if (dots && points.length < 60) for (const [x, y] of points) svg.append(s("circle", { cx: across(x), cy: up(y), r: 3 }));
-    const label = width > 8 * name.length ? name : width > 24 ? `${name.slice(0, Math.max(2, Math.floor(width / 8)))}` : "";
+    const label = width > 9 * name.length ? name : "";
     svg.append(s("text", { x: from + width / 2, y: HIGH - 6, "text-anchor": "middle" }, label));
     if (at > LEFT) svg.append(s("line", { x1: at - GAP / 2, x2: at - GAP / 2, y1: 4, y2: HIGH - FOOT, class: "wall" }));
     for (const [x, y] of points) targets.push([across(x), up(y), `${name}, step ${whole(x)}: ${shown(y)}`]);

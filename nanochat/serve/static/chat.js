@@ -31,7 +31,7 @@ export function show(place, shared) {
   const form = h("form", { class: "composer", onsubmit: (event) => (event.preventDefault(), submit()) },
     h("div", { class: "box" }, field, h("div", { class: "row tools" },
       stageChoice(shared),
-      h("button", { type: "button", class: "tool-button wide", onclick: () => settingsDialog() }, icon("tune", 18), "How it answers"),
+      h("button", { type: "button", class: "tool-button wide", "aria-label": "How it answers", onclick: settingsDialog }, icon("tune", 18), h("span", {}, "How it answers")),
       h("span", { class: "grow" }),
       h("button", { type: "button", class: "tool-button", "aria-label": "Export this conversation", title: "Export", onclick: exportTalk }, icon("save", 18)),
       send)),

@@ -32,13 +32,13 @@ export function headOf(x) {
 /** How dark token i is, 0 to 1, under the panel that is open. */
 export function shade(x, i) {
   const row = rowOf(x, i);
-  if (x.tab === "choices") return row?.came && x.tokens[i].part !== "tool" ? (1 - row.came.p) ** 1.2 : 0;
+  if (x.tab === "choices") return row?.came ? { given: 0.35, tool: 0, drawn: 1 }[x.tokens[i].part] * (1 - row.came.p) ** 1.2 : 0;
   if (x.tab === "attention") return i < x.selected ? Math.sqrt((looks(x, x.selected, headOf(x))?.[i] ?? 0) / 255) : 0;
   if (x.tab === "layers") {
     const on = row?.lens ? row.lens.findIndex((_, at) => row.lens.slice(at).every((layer) => layer[0].id === x.tokens[i].id)) : 0;
-    return row?.lens ? (on < 0 ? 1 : on / row.lens.length) : 0;
+    return row?.lens ? 0.7 * (on < 0 ? 1 : (on / row.lens.length) ** 2) : 0;
   }
-  if (x.tab === "memory") return i < x.selected ? 0.55 : 0;
+  if (x.tab === "memory") return i < x.selected ? 0.3 : 0;
   const longest = Math.max(1, ...(x.times ?? []).filter(Boolean));
   return (x.times?.[i] ?? 0) / longest;
 }
@@ -63,7 +63,7 @@ export function drawArcs(x, flow) {
     const end = level ? toY : toY + height;
     const d = level ? `M${fromX} ${fromY}C${fromX} ${fromY - lift} ${toX} ${end - lift} ${toX} ${end}`
       : `M${fromX} ${fromY}C${fromX} ${fromY - lift} ${toX} ${end + lift} ${toX} ${end}`;
-    return s("path", { d, "stroke-width": (1 + 4 * w).toFixed(2), opacity: (0.3 + 0.7 * w).toFixed(2) });
+    return s("path", { d, "stroke-width": (1 + 2.5 * w).toFixed(2), opacity: (0.3 + 0.7 * w).toFixed(2) });
   });
   flow.append(s("svg", { class: "arcs", width: frame.width, height: frame.height, "aria-hidden": "true" }, paths));
 }
@@ -117,9 +117,10 @@ function drawMap(canvas, x, head) {
   for (let i = 1; i <= size; i += 1) {
     const weights = looks(x, i, head);
     if (!weights) continue;
-    for (let j = 0; j < i; j += 1) image.data.set([...colour(Math.sqrt(weights[j] / 255)), 255], 4 * ((i - 1) * size + j));
+    for (let j = 0; j < i; j += 1) image.data.set([...colour((weights[j] / 255) ** 0.4), 255], 4 * ((i - 1) * size + j));
   }
   paint.putImageData(image, 0, 0);
+  return canvas;
 }
 
 function attention(x) {
@@ -132,11 +133,13 @@ function attention(x) {
   const label = (number) => `Layer ${Math.floor(number / n_head) + 1}, head ${(number % n_head) + 1}`;
   const strongest = [...weights].map((w, j) => [w / 255, j]).sort((a, b) => b[0] - a[0]).filter(([w]) => w > 0.01).slice(0, 5);
   const small = n_layer * n_head <= 64;
+  // The small pictures change only when rows have come: they are kept.
+  const key = `${x.rows.filter((row) => row?.attention).length} ${getComputedStyle(document.body).color}`;
+  if (x.maps?.key !== key || x.maps.of !== x.tokens) x.maps = { key, of: x.tokens, canvases: [] };
   const grid = h("div", { class: "heads", role: "radiogroup", "aria-label": "Layer and head", vars: { n: n_head } });
   const choose = (number) => ((x.head = number), x.rerun());
   for (let number = 0; number < n_layer * n_head; number += 1) {
-    const canvas = h("canvas", { "aria-hidden": "true" });
-    if (small) drawMap(canvas, x, number);
+    const canvas = (x.maps.canvases[number] ??= small ? drawMap(h("canvas", { "aria-hidden": "true" }), x, number) : h("span", { class: "small" }, number % n_head + 1));
     grid.append(h("button", { type: "button", role: "radio", "aria-checked": number === head, "aria-label": label(number), title: label(number), class: "head", "data-key": `h${number}`,
       tabindex: number === head ? 0 : -1, onclick: () => choose(number),
       onkeydown: (event) => {

@@ -30,7 +30,7 @@ export function show(place, shared) {
     h("header", {}, h("h1", {}, "Stages"), h("p", {}, "One model, four times schooled. Ask all of them the same, and see what each stage has added.")),
     stages.length ? [
       h("form", { class: "row", onsubmit: (event) => (event.preventDefault(), running ? running.abort() : askAll(field.value.trim())) }, h("div", { class: "grow" }, field), button),
-      h("div", { class: "suggest" }, questions.slice(0, 6).map((question) => h("button", { type: "button", class: "button", onclick: () => ((field.value = question), askAll(question)) }, question))),
+      h("div", { class: "suggest" }, questions.filter((question) => question.length < 64).slice(0, 6).map((question) => h("button", { type: "button", class: "button", onclick: () => ((field.value = question), askAll(question)) }, question))),
       columns, lapse(stages)] : h("p", { class: "empty" }, "No stage of this run has been trained yet.")));
 
   async function askAll(question) {
@@ -80,7 +80,11 @@ function recording(stage, question, note) {
   const lapsed = stage.lapse.filter((row) => row.prompt === question).at(-1);
   note.textContent = found || lapsed ? "Recorded when the stage was trained: its weights are not in this run." : "";
   if (found) return partElements(found.answer, false);
-  if (lapsed) return [h("p", { class: "pre" }, lapsed.text)];
+  if (lapsed) {
+    // As it was written down: "[find pancakes = what was found] what was said".
+    const [, call, output, said] = lapsed.text.match(/^\[(\w+ [^=\n]+?) = ([\s\S]*?)\] ([\s\S]*)$/) ?? [];
+    return call ? partElements([{ type: "call", text: call }, { type: "output", text: output }, { type: "text", text: said }], false) : [h("p", { class: "pre" }, lapsed.text)];
+  }
   return [h("p", { class: "soft" }, "The weights of this stage were not shipped, and nobody asked it this when they were here. A run of your own keeps them all: ", h("code", {}, "nanochat run"))];
 }
 
@@ -126,7 +130,7 @@ function lapse(stages) {
     slider.value = at;
     slider.setAttribute("aria-valuetext", `${frame.stage}, step ${frame.step}`);
     where.textContent = `${frame.stage} · step ${whole(frame.step)}`;
-    text.replaceChildren(...marked(frames[at - 1]?.text ?? "", frame.text));
+    text.replaceChildren(...marked(frames[at - 1]?.text.trim() ?? "", frame.text.trim()));
   }
   function start() {
     if (at >= frames.length - 1) to(0);

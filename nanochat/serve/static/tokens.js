@@ -16,14 +16,14 @@ export function show(place) {
   let pieces = [];
   let turn = 0;
   let waiting;
-  const field = h("textarea", { rows: 4, "aria-label": "Text", maxlength: 4000, value: EXAMPLES[0][1], oninput: () => {
+  const field = h("textarea", { rows: 3, "aria-label": "Text", maxlength: 4000, value: EXAMPLES[0][1], oninput: () => {
     clearTimeout(waiting);
     waiting = setTimeout(cut, 120);
   } });
   const facts = h("dl", { class: "facts" });
   const shown = h("div", { class: "pieces", id: "panel-look", role: "tabpanel", tabindex: "0", "aria-label": "Tokens" });
   const trouble = h("div");
-  const ladder = h("section", { class: "card", "aria-live": "off", hidden: true });
+  const ladder = h("section", { class: "card lapse", hidden: true });
   const looks = tabs("Show tokens as", [["text", "Text"], ["ids", "Ids"], ["bytes", "Bytes"]], (name) => ((look = name), draw()));
   for (const tab of looks.children) tab.setAttribute("aria-controls", "panel-look");
   place.append(h("div", { class: "page" }, h("header", {}, h("h1", {}, "Tokens"),

@@ -58,6 +58,7 @@ export async function tour(x, shared, askAbout) {
       document.querySelector(".toured")?.classList.remove("toured");
       const target = document.querySelector(`#view ${selector}`);
       target?.classList.add("toured");
+      note.classList.toggle("left", selector !== ".flow" && selector !== ".text-card"); // beside what it speaks of
       target?.scrollIntoView({ block: "nearest" });
     }));
   }

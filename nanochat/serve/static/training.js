@@ -68,7 +68,7 @@ export function show(place, shared) {
     const last = (name) => lines.filter((row) => Number.isFinite(row[name])).at(-1)?.[name];
     const bpb = Object.values(rows).flat().filter((row) => row.val_bpb).at(-1)?.val_bpb;
     const fact = (title, value) => value !== undefined && h("div", {}, h("dt", {}, title), h("dd", { class: "num" }, value));
-    facts.replaceChildren(...[fact("loss", last("loss")?.toFixed(3)), fact("held-out bits per byte", bpb?.toFixed(3)), fact("reward", last("reward")?.toFixed(2)),
+    facts.replaceChildren(...[current() !== "rl" && fact("loss", last("loss")?.toFixed(3)), fact("held-out bits per byte", bpb?.toFixed(3)), fact("reward", last("reward")?.toFixed(2)),
       fact("tokens a second", last("tokens_per_second") && whole(last("tokens_per_second"))), fact("share of the peak", last("mfu") && percent(last("mfu")))].filter(Boolean));
     const series = (name) => all.map((stage) => ({ name: stage.name, points: (rows[stage.name] ?? []).filter((row) => Number.isFinite(row[name])).map((row) => [row.step, row[name]]) })).filter(({ points }) => points.length);
     const pictures = [["Loss", "nats a token, of what each stage teaches", series("loss").filter(({ name }) => name !== "rl"), { smooth: true }], ["Held-out text", "bits per byte: what it has not read", series("val_bpb"), { dots: true }],

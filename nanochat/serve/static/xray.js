@@ -3,7 +3,7 @@
 
 import { ask, stream } from "./api.js";
 import { modelName } from "./chat.js";
-import { h, icon, percent, roving, say, tabs, toast, visible } from "./dom.js";
+import { calm, h, icon, percent, roving, say, tabs, toast, visible } from "./dom.js";
 import { drawArcs, panels, shade } from "./inside.js";
 import { messages, sampling, store } from "./store.js";
 import { tour } from "./tour.js";
@@ -11,7 +11,8 @@ import { tour } from "./tour.js";
 const KEPT = "nanochat.xray";
 const TABS = [["choices", "Choices"], ["attention", "Attention"], ["layers", "Layers"], ["memory", "Memory"], ["time", "Time"]];
 const QUESTIONS = ["How do I make pancakes?", "What is 12 plus 30?", "2 cups of flour serve 4. How much for 10 people?"];
-const MOST_WEIGHTS = 1 << 20; // of attention, to have all rows of all heads here; beyond it row by row
+const MOST_WEIGHTS = 1 << 23; // of attention, to have all rows of all heads here; beyond it only those looked at
+const AT_ONCE = 1 << 20; // of them in one answer of the server
 
 export function show(place, shared, given) {
   const x = {
@@ -78,10 +79,9 @@ export function show(place, shared, given) {
   }
 
   async function load(ids) {
-    x.tokens = [];
-    x.rows = [];
     const { rows } = await ask("api/xray", { model: x.model, ids: ids.slice(0, shared.run.model.context), attention: false });
-    rows.forEach((row, at) => (x.tokens.push(row.token), (x.rows[at] = row)));
+    x.tokens = rows.map((row) => row.token);
+    x.rows = rows;
     mark();
     keep();
     x.selected = Math.min(x.tokens.length - 1, Math.max(1, x.promptSize));
@@ -199,10 +199,12 @@ export function show(place, shared, given) {
       const { tokens, rows } = x;
       const ids = tokens.map((token) => token.id);
       const small = n_layer * n_head * ids.length ** 2 <= MOST_WEIGHTS;
-      let start = small ? ids.findIndex((_, at) => !rows[at]?.attention) : x.selected - 1;
-      if (!small) ids.length = Math.max(1, x.selected);
-      start = Math.max(start, small ? -1 : 0);
-      if (start < 0 || rows[start]?.attention) return;
+      // The rows that are looked at go first.
+      const wanted = Math.max(0, x.selected - 1);
+      const start = !rows[wanted]?.attention ? wanted : small ? ids.findIndex((_, at) => !rows[at]?.attention) : -1;
+      if (start < 0) return;
+      const chunk = Math.max(1, Math.floor(AT_ONCE / (n_layer * n_head * ids.length)));
+      ids.length = start === wanted ? start + 1 : Math.min(ids.length, start + chunk);
       const found = await ask("api/xray", { model: x.model, ids, start });
       if (tokens !== x.tokens) continue; // another text by now
       found.rows.forEach((row, at) => {
@@ -210,13 +212,19 @@ export function show(place, shared, given) {
         rows[start + at] = { ...rows[start + at], ...row };
       });
       draw();
-      if (!x.running) return;
     }
   }
 
   function select(i) {
     x.selected = Math.max(0, Math.min(x.tokens.length - 1, i));
     draw();
+  }
+
+  /** Scroll a token into sight, within the text alone. */
+  function into(button) {
+    const box = flow.parentElement;
+    const top = button.offsetTop - box.clientHeight / 2;
+    if (Math.abs(top - box.scrollTop) > box.clientHeight / 2 - 40) box.scrollTo({ top, behavior: calm() || x.running ? "instant" : "smooth" });
   }
 
   function keys(event) {
@@ -260,6 +268,7 @@ export function show(place, shared, given) {
       for (const button of flow.querySelectorAll(".chip")) {
         const i = Number(button.dataset.i);
         const on = i === x.selected;
+        if (on && button.getAttribute("aria-pressed") !== "true") into(button);
         button.tabIndex = on ? 0 : -1;
         button.setAttribute("aria-pressed", on);
         button.style.setProperty("--s", shade(x, i).toFixed(3));
