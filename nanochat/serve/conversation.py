@@ -34,6 +34,8 @@ Provenance = Literal["found", "invented"] | None
 
 FAMILIAR = 0.8  # of its words make a recipe one that was found earlier
 PLAIN_TOKENS = 64  # by which plain text is continued: it has no answer's end
+BESIDE = " beside the system's"
+CHEAP = 10_000  # bytes that are encoded in no time
 ANSWER_SHARE = 5  # a prompt leaves at least one in so many tokens of the context to the answer
 LIST_LINE = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+\S", re.MULTILINE)
 HEADING = re.compile(r"^(?:ingredients|steps|directions|method):?\s*$", re.MULTILINE | re.IGNORECASE)
@@ -61,7 +63,8 @@ class Speaker:
     def most_bytes(self) -> int:
         """A longer text fits into no context, whatever its tokens are: it need not be encoded to know that."""
         tokenizer, config = self.engine.tokenizer, self.engine.model.config
-        return config.context * max(len(tokenizer.token_bytes(token)) for token in range(config.vocab_size))
+        longest = max(len(tokenizer.token_bytes(token)) for token in range(config.vocab_size))
+        return max(config.context * longest, CHEAP)
 
 
 def load_speaker(folder: Path, runtime: Runtime, kitchen: Sequence[Recipe]) -> Speaker:
@@ -158,12 +161,12 @@ def fitted(speaker: Speaker, conversation: Sequence[Message]) -> tuple[list[int]
     first = int(conversation[0].role == "system")
     last = len(conversation) - 1 - (conversation[-1].role == "assistant")
     kept = [*conversation[:first], *conversation[last:]]
+    wanted = f"a message that fits{BESIDE * first} into {speaker.longest_prompt} tokens"
     if (size := len(conversation[last].text.encode(errors="replace"))) > speaker.most_bytes:
-        raise UsageError(f"a message of at most {speaker.most_bytes} bytes", f"{size}", "shorten it")
+        raise UsageError(wanted, f"{size} bytes", "shorten it")
     ids = prompt_ids(speaker, kept)
     if len(ids) > speaker.longest_prompt:
-        wanted = "a message that fits" + (" beside the system's" if first else "")
-        raise UsageError(f"{wanted} into {speaker.longest_prompt} tokens", f"{len(ids)}", "shorten it")
+        raise UsageError(wanted, f"{len(ids)}", "shorten it")
     for start in range(last - 2, first - 1, -2):  # from the newest back, so that a long past costs nothing
         longer = [*conversation[:first], *conversation[start:]]
         if len(more := prompt_ids(speaker, longer)) > speaker.longest_prompt:

@@ -295,10 +295,6 @@ def check_size(size: int, schema: Schema, of: str, unit: str, where: str) -> Non
 def check_fields(value: dict[str, Any], schema: Schema, where: str) -> None:
     """The fields of an object."""
     properties = schema.get("properties", {})
-    for name in schema.get("required", []):
-        if name not in value:
-            place = f"{where}.{name}".lstrip(".")
-            raise ApiError(400, f"expected {place}; got none", place, "missing_required_parameter")
     for name, item in value.items():
         place = f"{where}.{name}".lstrip(".")
         if name in properties:
@@ -306,6 +302,10 @@ def check_fields(value: dict[str, Any], schema: Schema, where: str) -> None:
         elif schema.get("additionalProperties") is False:
             raise ApiError(400, f"expected no field {shown(place)}: this server does not know it", place[:100],
                            "unknown_parameter")  # fmt: skip
+    for name in schema.get("required", []):
+        if name not in value:
+            place = f"{where}.{name}".lstrip(".")
+            raise ApiError(400, f"expected {place}; got none", place, "missing_required_parameter")
 
 
 def kind_of(value: Any) -> str:
