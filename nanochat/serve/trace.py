@@ -8,6 +8,7 @@ for the last one. Row i belongs to the token at position i and tells of the pred
 L layers, H heads, K key-and-value heads, D features of a head, T tokens of the text, N of them new, V vocabulary.
 """
 
+import copy
 import math
 import statistics
 import threading
@@ -36,7 +37,7 @@ class Trace:
     start: int
     logits: Float[Tensor, "N V"]
     lens: Float[Tensor, "layers N V"]  # the head's logits of the embedding and after each block: L + 1 of them
-    attention: Float[Tensor, "L H N T"]  # each row sums to 1
+    attention: Float[Tensor, "L H N T"]  # each row sums to 1; T = 0 where it was not asked for
     memory: Float[Tensor, "L N"]  # length of the values that the cache keeps of each token, over all K heads
 
     def __len__(self) -> int:
@@ -56,9 +57,8 @@ class Xray:
 
     def __init__(self, model: GPT) -> None:
         # Hooks go on a twin that shares the weights, so that they neither see nor slow what the engine computes.
-        with torch.device("meta"):
-            self.model = GPT(model.config, model.dtype)
-        self.model.load_state_dict(model.state_dict(), assign=True)
+        weights = {id(weight): weight for weight in model.parameters()}
+        self.model: GPT = copy.deepcopy(model, dict(weights))
         self.model.eval()
         self.ids: list[int] = []
         self.cache = self.model.empty_cache(1)
@@ -122,9 +122,11 @@ def look(
     total = int(cache.lengths[0])
     eps = model.config.norm_eps
     lens = torch.stack([model.logits(rms_norm(x, eps))[0, skipped:] for x in seen.residuals])
+    heads, rows = model.config.n_head, len(ids) - skipped
     looks = [
-        weights(q[:, :, skipped:], cache.keys[layer, :, :, :total])[0] for layer, q in enumerate(seen.queries)
-    ] if attention else [torch.zeros(0)]  # fmt: skip
+        weights(q[:, :, skipped:], cache.keys[layer, :, :, :total])[0] if attention else q.new_zeros(heads, rows, 0)
+        for layer, q in enumerate(seen.queries)
+    ]
     values = cache.values[:, 0, :, total - len(ids) + skipped : total].float()  # (L, K, N, D)
     memory = values.square().sum(dim=(1, 3)).sqrt()
     return model.logits(features)[0, skipped:], lens, torch.stack(looks), memory
