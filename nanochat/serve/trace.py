@@ -57,8 +57,8 @@ class Xray:
 
     def __init__(self, model: GPT) -> None:
         # Hooks go on a twin that shares the weights, so that they neither see nor slow what the engine computes.
-        weights = {id(weight): weight for weight in model.parameters()}
-        self.model: GPT = copy.deepcopy(model, dict(weights))
+        shared = {id(weight): weight for weight in model.parameters()}
+        self.model: GPT = copy.deepcopy(model, dict(shared))
         self.model.eval()
         self.ids: list[int] = []
         self.cache = self.model.empty_cache(1)

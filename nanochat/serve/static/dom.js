@@ -131,6 +131,34 @@ export function roving(event, buttons, at, choose) {
   buttons[to].focus();
 }
 
+/** Names and values, the values large. */
+export function facts(pairs, big = "") {
+  return h("dl", { class: `facts ${big}` }, pairs.filter(([, value]) => value !== undefined && value !== null).map(([name, value]) =>
+    h("div", {}, h("dt", {}, name), h("dd", { class: "num" }, value))));
+}
+
+/** What goes on by itself: a button, and a slider from 0 to `last`, which call `to(n)` for the words that say where it is. */
+export function player(label, last, to, pace) {
+  let at = 0;
+  let timer = null;
+  const slider = h("input", { type: "range", min: 0, max: last, step: 1, "aria-label": label, oninput: () => (stop(), go(Number(slider.value))) });
+  const button = h("button", { type: "button", class: "button", onclick: () => (timer ? stop() : start()) });
+  const named = () => button.replaceChildren(icon(timer ? "pause" : "play", 16), timer ? "Pause" : "Play");
+  const go = (n) => {
+    at = n;
+    slider.value = n;
+    slider.setAttribute("aria-valuetext", to(n));
+  };
+  const stop = () => (clearInterval(timer), (timer = null), named());
+  const start = () => {
+    if (at >= last) go(0);
+    timer = setInterval(() => (button.isConnected && at < last ? go(at + 1) : stop()), calm() ? 2 * pace : pace);
+    named();
+  };
+  named();
+  return { button, slider, go };
+}
+
 /** Tabs: [[name, title], ...]; `choose(name)` is called for the first one and for each that is taken. */
 export function tabs(label, names, choose) {
   const list = h("div", { class: "tabs", role: "tablist", "aria-label": label });

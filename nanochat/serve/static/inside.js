@@ -1,7 +1,7 @@
 // The panels of the X-ray, and what is drawn over the text. Each panel gives the elements for the selected token.
 
 import { ask } from "./api.js";
-import { calm, h, icon, percent, plural, roving, s, toast, visible, whole } from "./dom.js";
+import { calm, facts, h, icon, percent, plural, roving, s, toast, visible, whole } from "./dom.js";
 
 /** What is known of how token i came about. */
 const rowOf = (x, i) => x.rows[i - 1];
@@ -68,6 +68,10 @@ export function drawArcs(x, flow) {
   flow.append(s("svg", { class: "arcs", width: frame.width, height: frame.height, "aria-hidden": "true" }, paths));
 }
 
+/** A bar with a name and a value; with `go`, a button. */
+const bar = (p, label, value, more = {}) => h(more.onclick ? "button" : "div", { type: more.onclick && "button", ...more, class: `bar-row${more.class || ""}` },
+  h("i", { vars: { p: Math.max(0.004, p) } }), label, h("span", { class: "num" }, value));
+const mono = (...words) => h("span", { class: "mono" }, words);
 const name = (x, i) => h("q", {}, visible(x.tokens[i]));
 const nothing = (text) => [h("p", { class: "soft" }, text)];
 
@@ -85,10 +89,9 @@ function choices(x) {
     row.came && h("p", { class: "soft" }, `It was ${percent(row.came.p)} likely${row.came.rank > 1 ? `, choice number ${whole(row.came.rank)}` : ""}. Entropy ${row.entropy.toFixed(2)} nats: ${mind}.`),
     h("ul", { class: "bars", "aria-label": "What could have come" }, options.map((choice) => {
       const came = choice.id === x.tokens[i].id;
-      const inside = [h("i", { vars: { p: Math.max(0.004, choice.p) } }), h("span", { class: "mono" }, visible({ ...choice, special: choice.text.startsWith("<|") })),
-        h("span", { class: "num soft" }, percent(choice.p))];
-      return h("li", {}, came || !open ? h("div", { class: `bar-row${came ? " came" : ""}` }, inside)
-        : h("button", { type: "button", class: "bar-row", "data-key": `c${choice.id}`, title: "Go on from here with this token", onclick: () => x.step(i, choice) }, inside));
+      const label = mono(visible({ ...choice, special: choice.text.startsWith("<|") }));
+      return h("li", {}, bar(choice.p, label, percent(choice.p), came || !open ? { class: came && " came" }
+        : { "data-key": `c${choice.id}`, title: "Go on from here with this token", onclick: () => x.step(i, choice) }));
     })),
     h("p", { class: "soft small" }, open ? "Choose another token, and the answer is written again from there." : x.asked ? "Tokens of the answer can be exchanged: choose one of them." : "Ask a question to go other ways."),
   ];
@@ -156,8 +159,7 @@ function attention(x) {
   return [
     h("h2", {}, "Where it looked"),
     h("p", { class: "soft" }, "Before ", name(x, i), ` came, ${label(head).toLowerCase()} looked from `, name(x, i - 1), " back at:"),
-    h("ul", { class: "bars" }, strongest.map(([w, j]) => h("li", {}, h("div", { class: "bar-row" }, h("i", { vars: { p: w } }),
-      h("span", { class: "mono" }, visible(x.tokens[j]), h("span", { class: "soft" }, j ? ` · ${plural(i - 1 - j, "token")} back` : " · the beginning, where heads look that have nothing to do")), h("span", { class: "num soft" }, percent(w)))))),
+    h("ul", { class: "bars" }, strongest.map(([w, j]) => h("li", {}, bar(w, mono(visible(x.tokens[j]), h("span", { class: "soft" }, j === i - 1 ? " · itself" : j ? ` · ${plural(i - 1 - j, "token")} back` : " · the beginning, where idle heads look")), percent(w))))),
     h("div", { class: "maps" },
       h("figure", {}, h("figcaption", { class: "small soft" }, "All heads, layer by layer"), grid,
         x.head !== null && h("button", { type: "button", class: "link small", onclick: () => choose(null) }, "Follow the sharpest head")),
@@ -200,9 +202,7 @@ function memory(x) {
     h("p", { class: "soft" }, "A new token is compared with the keys of all tokens before it, and takes in their values. They are kept, so that each token is read once only: the KV cache."),
     canvas,
     h("div", { class: "row small soft between" }, h("span", {}, "first token"), h("span", {}, `place ${whole(context)}, the end`)),
-    h("dl", { class: "facts" }, h("div", {}, h("dt", {}, "held now"), h("dd", { class: "num" }, `${held} of ${whole(context)} tokens`)),
-      h("div", {}, h("dt", {}, "that is"), h("dd", { class: "num" }, kb(held * each))),
-      h("div", {}, h("dt", {}, "a token costs"), h("dd", { class: "num" }, kb(each)))),
+    facts([["tokens held", `${held} of ${whole(context)}`], ["that is", kb(held * each)], ["a token costs", kb(each)]]),
     h("p", { class: "soft small" }, `2 (a key and a value) × ${n_layer} layers × ${plural(n_kv_head, "head")} × ${head_size} numbers × ${x.about.bytes} bytes. Darker: a longer value. Rows are layers.`),
     h("button", { type: "button", class: "button", "data-key": "fill", onclick: () => fill(x) }, icon(x.filling ? "pause" : "play", 16), x.filling ? "Stop" : "Watch it fill"),
   ];
@@ -244,9 +244,7 @@ function time(x) {
   if (drawn.length > 1) {
     const width = 100 / times.length;
     const longest = Math.max(...times.map(([ms]) => ms));
-    found.push(h("dl", { class: "facts" }, h("div", {}, h("dt", {}, "to the first token"), h("dd", { class: "num" }, `${first.toFixed(0)} ms`)),
-      h("div", {}, h("dt", {}, "each after it"), h("dd", { class: "num" }, `${middle.toFixed(1)} ms`)),
-      h("div", {}, h("dt", {}, "speed"), h("dd", { class: "num" }, `${(1000 * drawn.length / drawn.reduce((a, b) => a + b, 0)).toFixed(0)} a second`))),
+    found.push(facts([["to the first token", `${first.toFixed(0)} ms`], ["each after it", `${middle.toFixed(1)} ms`], ["speed", `${(1000 * drawn.length / drawn.reduce((a, b) => a + b, 0)).toFixed(0)} a second`]]),
     s("svg", { class: "gaps", viewBox: "0 0 100 30", preserveAspectRatio: "none", role: "img", "aria-label": "Milliseconds before each token" }, times.map(([ms, at], place) =>
       s("rect", { x: place * width + width * 0.1, width: width * 0.8, y: 30 - 30 * (ms / longest), height: 30 * (ms / longest), class: at === x.selected ? "on" : null }))),
     h("p", { class: "soft small" }, "The first token waits for the whole prompt to be read; each one after it is a single step. Measured here, where the tokens arrived."));
@@ -258,7 +256,7 @@ function time(x) {
     const total = x.parts.parts.reduce((sum, part) => sum + part.milliseconds, 0);
     const most = Math.max(...x.parts.parts.map((part) => part.milliseconds));
     found.push(h("p", { class: "soft" }, `One step of the plain model at place ${x.parts.at}: ${total.toFixed(2)} ms, most of it here:`),
-      h("ul", { class: "bars" }, x.parts.parts.map((part) => h("li", {}, h("div", { class: "bar-row" }, h("i", { vars: { p: part.milliseconds / most } }), h("span", {}, part.part), h("span", { class: "num soft" }, `${part.milliseconds.toFixed(2)} ms`))))));
+      h("ul", { class: "bars" }, x.parts.parts.map((part) => h("li", {}, bar(part.milliseconds / most, part.part, `${part.milliseconds.toFixed(2)} ms`)))));
   }
   return found;
 }

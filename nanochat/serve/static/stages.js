@@ -2,7 +2,7 @@
 
 import { stream } from "./api.js";
 import { modelName, partElements } from "./chat.js";
-import { calm, h, icon, plural, say, whole } from "./dom.js";
+import { h, player, plural, say, whole } from "./dom.js";
 import { add, sampling, store } from "./store.js";
 
 const ABOUT = {
@@ -98,49 +98,25 @@ function lapse(stages) {
   }
   const count = (prompt) => stages.reduce((sum, stage) => sum + stage.lapse.filter((row) => row.prompt === prompt).length, 0);
   prompts.sort((a, b) => count(b) - count(a));
-  let frames = [];
-  let at = 0;
-  let timer = null;
   const choose = h("select", { "aria-label": "Prompt", onchange: () => begin(choose.value) }, prompts.map((prompt) => h("option", { value: prompt }, prompt.trim())));
-  const slider = h("input", { type: "range", min: 0, step: 1, "aria-label": "Moment of training", oninput: () => (stop(), to(Number(slider.value))) });
   const track = h("div", { class: "track", "aria-hidden": "true" });
+  const controls = h("div", { class: "row" });
   const text = h("p", { class: "lapse-text" });
   const where = h("p", { class: "num" });
-  const play = h("button", { type: "button", class: "button", onclick: () => (timer ? stop() : start()) });
-  const label = () => play.replaceChildren(icon(timer ? "pause" : "play", 16), timer ? "Pause" : "Play");
   section.append(h("div", { class: "row" }, h("p", { class: "soft grow" }, "The same prompt, asked again and again while the model learned. What is new against the moment before is marked."), choose),
-    h("div", { class: "row" }, play, h("div", { class: "grow" }, track, slider)), where, text);
+    controls, where, text);
 
   function begin(prompt) {
-    stop();
-    let before = 0;
-    frames = stages.flatMap((stage) => {
-      const rows = stage.lapse.filter((row) => row.prompt === prompt).map((row) => ({ ...row, stage: stage.name, total: before + row.step }));
-      before += stage.steps;
-      return rows;
-    });
+    const frames = stages.flatMap((stage) => stage.lapse.filter((row) => row.prompt === prompt).map((row) => ({ ...row, stage: stage.name, text: row.text.trim() })));
     track.replaceChildren(...stages.map((stage) => [stage.name, frames.filter((frame) => frame.stage === stage.name).length]).filter(([, n]) => n)
       .map(([stage, n]) => h("span", { vars: { n } }, stage)));
-    slider.max = frames.length - 1;
-    to(0);
-  }
-  function to(place) {
-    at = place;
-    const frame = frames[at];
-    slider.value = at;
-    slider.setAttribute("aria-valuetext", `${frame.stage}, step ${frame.step}`);
-    where.textContent = `${frame.stage} · step ${whole(frame.step)}`;
-    text.replaceChildren(...marked(frames[at - 1]?.text.trim() ?? "", frame.text.trim()));
-  }
-  function start() {
-    if (at >= frames.length - 1) to(0);
-    timer = setInterval(() => (section.isConnected && at < frames.length - 1 ? to(at + 1) : stop()), calm() ? 2200 : 1100);
-    label();
-  }
-  function stop() {
-    clearInterval(timer);
-    timer = null;
-    label();
+    const { button, slider, go } = player("Moment of training", frames.length - 1, (at) => {
+      where.textContent = `${frames[at].stage} · step ${whole(frames[at].step)}`;
+      text.replaceChildren(...marked(frames[at - 1]?.text ?? "", frames[at].text));
+      return where.textContent;
+    }, 1100);
+    controls.replaceChildren(button, h("div", { class: "grow" }, track, slider));
+    go(0);
   }
   begin(prompts[0]);
   return section;

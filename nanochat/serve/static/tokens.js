@@ -1,7 +1,7 @@
 // Tokenizer: a text as pieces, tokens, ids and bytes; and how the bytes of a piece become tokens, merge by merge.
 
 import { ask } from "./api.js";
-import { calm, h, icon, plural, tabs, visible, whole } from "./dom.js";
+import { calm, facts, h, player, plural, tabs, visible, whole } from "./dom.js";
 
 const EXAMPLES = [
   ["A recipe", "Preheat the oven to 180 °C. Mix 2 1/2 cups of flour with 3 eggs."],
@@ -20,7 +20,7 @@ export function show(place) {
     clearTimeout(waiting);
     waiting = setTimeout(cut, 120);
   } });
-  const facts = h("dl", { class: "facts" });
+  const counts = h("div", { class: "grow" });
   const shown = h("div", { class: "pieces", id: "panel-look", role: "tabpanel", tabindex: "0", "aria-label": "Tokens" });
   const trouble = h("div");
   const ladder = h("section", { class: "card lapse", hidden: true });
@@ -29,7 +29,7 @@ export function show(place) {
   place.append(h("div", { class: "page" }, h("header", {}, h("h1", {}, "Tokens"),
     h("p", {}, "A model reads numbers. Here is how a text becomes them, and every merge on the way. Choose a piece to see how it is put together.")),
   h("div", { class: "suggest" }, EXAMPLES.map(([title, text]) => h("button", { type: "button", class: "button", onclick: () => ((field.value = text), cut()) }, title))),
-  field, trouble, h("div", { class: "row" }, h("div", { class: "grow" }, facts), looks), h("section", { class: "card", "aria-label": "Tokens of the text" }, shown), ladder));
+  field, trouble, h("div", { class: "row" }, counts, looks), h("section", { class: "card", "aria-label": "Tokens of the text" }, shown), ladder));
   looks.take("text");
   cut();
 
@@ -51,9 +51,8 @@ export function show(place) {
   function draw() {
     const tokens = pieces.reduce((sum, piece) => sum + piece.tokens.length, 0);
     const bytes = new TextEncoder().encode(field.value).length;
-    const fact = (name, value) => h("div", {}, h("dt", {}, name), h("dd", { class: "num" }, value));
-    facts.replaceChildren(fact("characters", whole([...field.value].length)), fact("bytes", whole(bytes)), fact("pieces", whole(pieces.length)),
-      fact("tokens", whole(tokens)), fact("bytes a token", tokens ? (bytes / tokens).toFixed(2) : "–"));
+    counts.replaceChildren(facts([["characters", whole([...field.value].length)], ["bytes", whole(bytes)], ["pieces", whole(pieces.length)], ["tokens", whole(tokens)],
+      ["bytes a token", tokens ? (bytes / tokens).toFixed(2) : "–"]]));
     let count = 0;
     shown.className = `pieces as-${look}`;
     shown.replaceChildren(...(pieces.length ? pieces.flatMap((piece) => [
@@ -78,33 +77,19 @@ export function show(place) {
     const { begin, merges, tokens } = found;
     const states = [begin];
     for (const merge of merges) states.push([...states.at(-1).slice(0, merge.at), merge.new, ...states.at(-1).slice(merge.at + 2)]);
-    let at = merges.length;
-    let timer = null;
     const box = (id, made) => h("span", { class: `token brick${made ? " made" : ""}`, title: `id ${id}, bytes ${tokens[id].bytes}` }, visible(tokens[id]));
     const lines = states.map((state, step) => h("li", {}, h("span", { class: "soft small num" }, step ? `merge ${whole(merges[step - 1].rank + 1)}` : "bytes"),
       h("span", { class: "boxes" }, state.map((id, place) => box(id, step && place === merges[step - 1].at)))));
     const list = h("ol", { class: "ladder" }, lines);
-    const slider = h("input", { type: "range", min: 0, max: merges.length, "aria-label": "Merges done", oninput: () => (stop(), to(Number(slider.value))) });
-    const play = h("button", { type: "button", class: "button", onclick: () => (timer ? stop() : start()) });
-    const to = (step) => {
-      at = step;
-      slider.value = at;
-      slider.setAttribute("aria-valuetext", at ? `${at} of ${merges.length}: ${visible(tokens[merges[at - 1].new])}` : "bytes");
+    const { button: play, slider, go } = player("Merges done", merges.length, (at) => {
       lines.forEach((line, place) => line.classList.toggle("later", place > at));
-    };
-    const label = () => play.replaceChildren(icon(timer ? "pause" : "play", 16), timer ? "Pause" : "Play");
-    const stop = () => (clearInterval(timer), (timer = null), label());
-    const start = () => {
-      if (at === merges.length) to(0);
-      timer = setInterval(() => (list.isConnected && at < merges.length ? to(at + 1) : stop()), calm() ? 1200 : 650);
-      label();
-    };
-    label();
+      return at ? `${at} of ${merges.length}: ${visible(tokens[merges[at - 1].new])}` : "bytes";
+    }, 650);
     ladder.replaceChildren(...[h("h2", {}, "How ", h("q", {}, visible({ text: piece.text, bytes: "" })), " is put together"),
       h("p", { class: "soft" }, merges.length ? `It begins as ${plural(begin.length, "byte")}. Of all neighbours that were ever merged, the pair learned first goes first: the smaller its number, the more often it stood in the text that taught the vocabulary.`
         : "No two of its neighbours were ever merged: it stays as it is."),
       merges.length && h("div", { class: "row" }, play, h("div", { class: "grow" }, slider)), list].filter(Boolean));
-    to(at);
+    go(merges.length);
     ladder.scrollIntoView({ block: "nearest", behavior: calm() ? "instant" : "smooth" });
   }
   return () => clearTimeout(waiting);

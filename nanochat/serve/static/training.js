@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { chart } from "./chart.js";
-import { h, icon, percent, whole } from "./dom.js";
+import { facts, h, icon, percent, whole } from "./dom.js";
 
 const EVERY = 2000; // milliseconds
 const LIVE = 60; // seconds without a new line, after which nothing is being learned
@@ -14,10 +14,10 @@ export function show(place, shared) {
   const rows = {}; // stage -> lines, by step
   const state = h("p", { class: "row", role: "status" });
   const steps = h("ol", { class: "stage-line" });
-  const facts = h("dl", { class: "facts big" });
+  const now = h("div");
   const charts = h("div", { class: "charts" });
   const said = h("section", { class: "card", "aria-labelledby": "said-title" });
-  place.append(h("div", { class: "page" }, h("header", {}, h("h1", {}, "Training"), state), steps, facts, charts, said,
+  place.append(h("div", { class: "page" }, h("header", {}, h("h1", {}, "Training"), state), steps, now, charts, said,
     h("p", {}, h("a", { class: "button", href: "#chat" }, icon("chat", 18), "Talk to the newest checkpoint"))));
   look();
 
@@ -67,9 +67,8 @@ export function show(place, shared) {
     const lines = rows[current()] ?? [];
     const last = (name) => lines.filter((row) => Number.isFinite(row[name])).at(-1)?.[name];
     const bpb = Object.values(rows).flat().filter((row) => row.val_bpb).at(-1)?.val_bpb;
-    const fact = (title, value) => value !== undefined && h("div", {}, h("dt", {}, title), h("dd", { class: "num" }, value));
-    facts.replaceChildren(...[current() !== "rl" && fact("loss", last("loss")?.toFixed(3)), fact("held-out bits per byte", bpb?.toFixed(3)), fact("reward", last("reward")?.toFixed(2)),
-      fact("tokens a second", last("tokens_per_second") && whole(last("tokens_per_second"))), fact("share of the peak", last("mfu") && percent(last("mfu")))].filter(Boolean));
+    now.replaceChildren(facts([["loss", current() === "rl" ? null : last("loss")?.toFixed(3)], ["held-out bits per byte", bpb?.toFixed(3)], ["reward", last("reward")?.toFixed(2)],
+      ["tokens a second", last("tokens_per_second") && whole(last("tokens_per_second"))], ["share of the peak", last("mfu") && percent(last("mfu"))]], "big"));
     const series = (name) => all.map((stage) => ({ name: stage.name, points: (rows[stage.name] ?? []).filter((row) => Number.isFinite(row[name])).map((row) => [row.step, row[name]]) })).filter(({ points }) => points.length);
     const pictures = [["Loss", "nats a token, of what each stage teaches", series("loss").filter(({ name }) => name !== "rl"), { smooth: true }], ["Held-out text", "bits per byte: what it has not read", series("val_bpb"), { dots: true }],
       ["Reward", "share of answers that were right", series("reward"), { dots: true }], ["Copying", "share of held-out copies without a fault", series("copied"), { dots: true }], ["Speed", "tokens a second", series("tokens_per_second"), { smooth: true, zero: true }]];
