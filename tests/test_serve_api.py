@@ -350,9 +350,9 @@ def test_echo_tells_what_the_model_thinks_of_a_prompt(client: openai.OpenAI) -> 
     streamed = client.completions.create(
         model="drawn", prompt=prompt, echo=True, logprobs=0, max_tokens=2, temperature=0, stream=True
     )
-    told = [value for chunk in streamed for value in chunk.choices[0].logprobs.token_logprobs]  # type: ignore[union-attr]
-    assert told[1 : len(prompt)] == pytest.approx(truth, abs=1e-4)
-    assert len(told) == len(prompt) + 2
+    values = [value for chunk in streamed for value in chunk.choices[0].logprobs.token_logprobs]  # type: ignore[union-attr]
+    assert values[1 : len(prompt)] == pytest.approx(truth, abs=1e-4)
+    assert len(values) == len(prompt) + 2
 
 
 def test_a_prompt_that_fills_the_context_is_scored_and_not_continued(client: openai.OpenAI) -> None:

@@ -102,7 +102,7 @@ class Guard:
         path = scope["path"]
         if limits.api_key and path.startswith(KEYED) and path not in OPEN:
             kind, _, given = headers.get("authorization", "").partition(" ")
-            if kind.lower() != "bearer" or not hmac.compare_digest(given.encode(), limits.api_key.encode()):
+            if kind.lower() != "bearer" or not hmac.compare_digest(given.encode("latin-1"), limits.api_key.encode()):
                 raise ApiError(401, "expected the server's key as `Authorization: Bearer KEY`", code="invalid_api_key",
                                headers={"WWW-Authenticate": "Bearer"})  # fmt: skip
         size = headers.get("content-length", "0")

@@ -1,10 +1,13 @@
 """`nanochat serve`: a model on this machine, for programs that speak to OpenAI's API and for the page."""
 
+import asyncio
 import ipaddress
 import logging
 import os
 import signal
+import socket
 import sys
+import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,6 +67,10 @@ class ServeConfig:
     """longest time for an answer"""
     drain_seconds: int = 60
     """longest wait for what was begun, when the server ends"""
+    open: bool = False
+    """show the page in a browser"""
+    threads: int = 0
+    """of the processor; 0: one a core"""
     device: str = "auto"
     """auto, cpu, cuda or mps"""
     dtype: str = "auto"
@@ -82,16 +89,13 @@ def main(argv: Sequence[str]) -> int:
     if not is_local and not key:
         raise UsageError(f"a key for --host {config.host}, which others can reach", "none", f"set {KEY_VARIABLE}")
     console = Console(stderr=True, highlight=False)
-    models = open_models(config, console)
     hosts = (*LOCAL, config.host.lower(), *map(str.lower, config.names)) if is_local or config.names else ()
-    app = create_app(
-        models,
-        Limits(hosts, key),
-        Defaults(config.temperature, config.top_p, config.max_tokens),
-        config.seconds,
-    )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    return listen(config, app, console)
+    with bound(config) as listener:
+        models = open_models(config, console)
+        defaults = Defaults(config.temperature, config.top_p, config.max_tokens)
+        app = create_app(models, Limits(hosts, key), defaults, config.seconds)
+        return listen(config, app, listener, console)
 
 
 def is_loopback(host: str) -> bool:
@@ -106,16 +110,16 @@ def is_loopback(host: str) -> bool:
 
 def open_models(config: ServeConfig, console: Console) -> Models:
     """The run's models; the default is loaded now, so that a fault shows at once and no question waits for it."""
-    runtime = detect(config.device, config.dtype, deterministic=config.deterministic)
+    name, _, stage = config.run.partition(":")
+    run = run_folder(name or config.preset)
+    if not config.wait:
+        stage = find_run(config.run, config.preset).name
+    runtime = detect(config.device, config.dtype, config.threads, config.deterministic)
     try:
         kitchen = recipes(home())
     except DataError as error:
         console.print(f"serving without the Cookbook, recipes will be invented: {error}", style="yellow", markup=False)
         kitchen = []
-    name, _, stage = config.run.partition(":")
-    run = run_folder(name or config.preset)
-    if not config.wait:
-        stage = find_run(config.run, config.preset).name
 
     def open_scheduler(speaker: Speaker) -> Scheduler:
         return Scheduler(speaker.engine, config.slots, config.queue, deterministic=config.deterministic)
@@ -128,12 +132,10 @@ def open_models(config: ServeConfig, console: Console) -> Models:
     return models
 
 
-def listen(config: ServeConfig, app: Starlette, console: Console) -> int:
+def listen(config: ServeConfig, app: Starlette, listener: socket.socket, console: Console) -> int:
     """Serve until a signal comes; then finish what was begun. 0 after SIGTERM; Ctrl-C is KeyboardInterrupt."""
     settings = uvicorn.Config(
         app,
-        host=config.host,
-        port=config.port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -143,29 +145,44 @@ def listen(config: ServeConfig, app: Starlette, console: Console) -> int:
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=config.drain_seconds,
     )
-    server = Announced(settings, console)
+    server = Announced(settings, console, config.open)
     # uvicorn raises a signal again when it has drained: SIGTERM has then done its work.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        server.run()
+        server.run([listener])
     finally:
         signal.signal(signal.SIGTERM, before)
-    if not server.started:
-        raise UsageError(f"to listen at {config.host}:{config.port}", "a port that is taken", "name another --port")
     return 0
+
+
+def bound(config: ServeConfig) -> socket.socket:
+    """The socket to listen at, taken before anything is loaded. Raises UsageError where it cannot be had."""
+    host = config.host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, config.port), family=family, backlog=MOST_CONNECTIONS)
+    except (OSError, OverflowError) as error:
+        remedy = "name another --port, or 0 for any that is free"
+        raise UsageError(f"to listen at {host}, port {config.port}", str(error), remedy) from error
 
 
 class Announced(uvicorn.Server):
     """A server that says where it listens when it does."""
 
-    def __init__(self, config: uvicorn.Config, console: Console) -> None:
+    def __init__(self, config: uvicorn.Config, console: Console, opens_page: bool) -> None:
         super().__init__(config)
-        self.console = console
+        self.console, self.opens_page = console, opens_page
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        await super().startup(sockets)  # type: ignore[arg-type]
-        for server in self.servers if self.started else []:
-            for socket in server.sockets:
-                host, port = socket.getsockname()[:2]
-                shown = f"[{host}]" if ":" in host else host
-                self.console.print(f"Listening at http://{shown}:{port} (Ctrl-C stops)", markup=False)
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            self.console.print(f"Listening at http://{shown}:{port} (Ctrl-C stops)", markup=False)
+            if self.opens_page and has_screen():
+                await asyncio.to_thread(webbrowser.open, f"http://{shown}:{port}")
+
+
+def has_screen() -> bool:
+    """Whether a browser can be shown here, and would not take the terminal over."""
+    return sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ})

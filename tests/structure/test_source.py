@@ -124,6 +124,8 @@ MAY_REACH = {
     "nanochat/runtime.py": {"subprocess"},
     # The server: it waits for others, and asks nobody.
     **{f"nanochat/serve/{name}.py": {"asyncio"} for name in ("api", "flight", "guard", "models", "stream")},
+    "nanochat/serve/server.py": {"asyncio", "socket", "webbrowser"},
+    "nanochat/cli.py": {"subprocess"},  # `run --serve` starts `serve`
 }
 
 
