@@ -274,7 +274,7 @@ def test_the_inside_of_each_token_is_shown(page: Page) -> None:
     page.wait_for_selector(".lens li >> nth=4")
     assert page.locator(".lens .came").count() >= 1
     page.click("role=tab[name=Memory]")
-    assert "of 512" in page.inner_text(".inspector")
+    page.wait_for_selector(".inspector >> text=of 512")
     page.click("role=tab[name=Time]")
     page.click("text=Time this token")
     page.wait_for_selector("text=attention 4")
@@ -335,7 +335,7 @@ def test_a_text_becomes_tokens_and_merges(page: Page) -> None:
 @on_view("training")
 def test_a_run_is_seen_learning(page: Page, run: Path) -> None:
     page.wait_for_selector(".chart >> nth=3")
-    assert "has finished rl" in page.inner_text("header")
+    assert "has finished rl" in page.inner_text(".page header")
     (run / "rl" / "stage.json").rename(run / "rl" / "started.json")
     with (run / "metrics.jsonl").open("a") as file:
         now = page.evaluate("() => Date.now() / 1000")

@@ -271,7 +271,7 @@ function callElement(text, output, live) {
   const state = output === null ? (live ? "looking…" : "no answer came") : none ? "nothing found" : "found in the Cookbook";
   const summary = [icon("book", 18), h("span", { class: "grow" }, tool === "find" ? "Looked up " : `${tool} `, h("b", {}, argument)), h("span", { class: "soft small" }, state)];
   if (output === null || none) return h("p", { class: "call" }, summary);
-  return h("details", { class: "call" }, h("summary", {}, summary), h("div", { class: "prose card-in" }, markdown(titled(output))));
+  return h("details", { class: "call" }, h("summary", {}, summary), h("div", { class: "prose card-in", tabindex: "0" }, markdown(titled(output))));
 }
 
 /** A recipe's first line is its title. */

@@ -15,12 +15,13 @@ export function s(tag, props = {}, ...children) {
 
 function fill(node, props, children) {
   for (const [name, value] of Object.entries(props)) {
-    if (value === undefined || value === null || value === false) continue;
+    const said = name.startsWith("aria-"); // where false is a word, too
+    if (value === undefined || value === null || (value === false && !said)) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (name === "vars") for (const [key, v] of Object.entries(value)) node.style.setProperty(`--${key}`, v);
     else if (name === "text") node.textContent = value;
     else if (name === "value" || name === "checked" || name === "selected") node[name] = value;
-    else node.setAttribute(name, value === true ? "" : value);
+    else node.setAttribute(name, value === true && !said ? "" : value);
   }
   node.append(...children.flat(9).filter((child) => child !== null && child !== undefined && child !== false));
   return node;
@@ -70,7 +71,7 @@ export function iconButton(name, label, onclick, props = {}) {
     icon(name, 18));
 }
 
-/** Have a screen reader say something, once. */
+/** Have a screen reader say something. */
 export function say(text) {
   const place = $("#said");
   place.textContent = "";
@@ -114,7 +115,7 @@ export async function copy(text) {
   say("Copied");
 }
 
-/** A file for the user to keep, made here. */
+/** A file for the user to keep. */
 export function download(name, type, text) {
   const link = h("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
   link.click();

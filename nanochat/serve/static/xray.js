@@ -238,6 +238,7 @@ export function show(place, shared, given) {
     const ends = token.text.endsWith("\n") && !token.special;
     return [opens && h("span", { class: "break" }), h("button", {
       type: "button", class: `chip ${token.part}${token.special ? " special" : ""}`, tabindex: -1, "data-i": i, onclick: () => select(i),
+      "aria-label": token.text.trim() ? null : token.text.includes("\n") ? "line end" : "space",
     }, token.special ? visible(token) : token.text.replace(/\n/g, "\u21b5").replace(/\ufffd/g, "\u25a1")), ends && h("span", { class: "break" })].filter(Boolean);
   }
 
@@ -262,6 +263,7 @@ export function show(place, shared, given) {
     requestAnimationFrame(() => {
       asked = false;
       if (!place.contains(flow)) return;
+      if (inspector.matches(":active")) return setTimeout(draw, 40); // a button that is being pressed must stay
       const inner = x.tab === "attention" || x.tab === "layers" || x.tab === "memory";
       if (inner && !x.running && !x.rows[Math.max(0, x.selected - 1)]?.attention) need();
       flow.className = `flow by-${x.tab}`;
