@@ -117,5 +117,4 @@ def train(
 
 def gradient_norm(model: torch.nn.Module) -> float:
     """Length of all gradients taken as one vector."""
-    norms = [weight.grad.norm() for weight in model.parameters() if weight.grad is not None]
-    return float(torch.stack(norms).norm()) if norms else 0.0
+    return float(torch.nn.utils.get_total_norm([w.grad for w in model.parameters() if w.grad is not None]))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from nanochat import native
 from nanochat.checkpoint import SCHEMA, STAGES, Checkpoint, newest, run_folder, save, step_folders
 from nanochat.config import dumps
 from nanochat.distributed import barrier, joined
@@ -106,6 +107,8 @@ class Stage:
     def resume(self, model: GPT, optimizer: Together) -> tuple[int, dict[str, Any]]:
         """Fill model and optimizer from this stage's newest checkpoint: (steps done, cursor); (0, {}) at the start."""
         self.claim()
+        if (how := native.lacking(self.runtime.device, self.runtime.dtype)):
+            self.say(f"[yellow]plain PyTorch between products, which takes about a quarter longer: {how}[/]")
         found = newest(self.folder)
         if found is None:
             self.forget_metrics_from(0)
@@ -145,7 +148,7 @@ class Stage:
         """
         flops = flops_per_token(model.config)
         with Progress(self.console, self.name, total, start) as progress:
-            for step in steps:
+            for step in by_kernels(steps):
                 speed = step.tokens / step.seconds
                 # Peaks are those of one process; a step's tokens were read by all of them.
                 mfu = speed * flops / (self.peak_flops * self.runtime.world)
@@ -218,6 +221,16 @@ class Stage:
     def say(self, text: str) -> None:
         """A line on the screen."""
         self.console.print(text, highlight=False)
+
+
+def by_kernels(steps: Iterator[Step]) -> Iterator[Step]:
+    """The same steps, with the work between their products done by kernels where there are any (native.py)."""
+    while True:
+        with native.kernels():
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step
 
 
 def finite(value: float) -> float | None:

@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[2]
 # From the ground up. A unit may import what lies on a lower floor.
 FLOORS = [
     {"nanochat", "config", "errors", "files", "keyed", "runtime"},
+    {"native"},
+    {"fused"},
     {"attention", "optim", "sampling"},
     {"gpt", "loss", "plan", "tokenizer"},
     {"answer", "checkpoint", "distributed", "engine", "tools", "train"},
