@@ -143,6 +143,20 @@ def test_batches_and_threads_change_no_count(monkeypatch: pytest.MonkeyPatch) ->
     assert counted(iter(corpus), r"\w+", workers=3) == training.count_pieces(corpus, r"\w+")
 
 
+@settings(max_examples=400)
+@given(st.lists(st.text("aab c", min_size=10, max_size=80), max_size=3), st.sampled_from([2, 3, 4, 16]))
+def test_rounds_of_any_size_make_the_same_merges_whatever_the_texts(corpus: list[str], look: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merging, "LOOK", look)
+        assert len(learned(corpus, 100, EVERYTHING)) <= 100  # `learned` compares the two versions
+
+
+def test_a_pair_that_waits_outside_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A count that fell below the floor once passed for the greatest, and a pair seen once was merged."""
+    monkeypatch.setattr(merging, "LOOK", 4)
+    assert len(learned(["abaabbaa  bba aaabaa aab baba aaba"], 200, EVERYTHING)) == 6
+
+
 @pytest.mark.parametrize("look", [2, 16])
 def test_rounds_of_any_size_make_the_same_merges(look: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merging, "LOOK", look)

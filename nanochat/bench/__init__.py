@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> int:
     if name in ("-h", "--help"):
         print("usage: nanochat bench NAME [--field value ...]\n")
         print("\n".join(f"  {known:<10} {(fields.__doc__ or '').strip()}" for known, (fields, _) in BENCHES.items()))
+        print("\nnanochat bench NAME --help shows a benchmark's fields.")
         return 0
     if name not in BENCHES:
         raise UsageError("a benchmark", repr(name), f"one of: {', '.join(BENCHES)}")

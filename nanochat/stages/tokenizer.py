@@ -1,6 +1,6 @@
 """The tokenizer stage: bring the text, set a twentieth aside, learn a vocabulary, write the corpus as tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,17 +13,19 @@ from nanochat.data import (
     documents,
     find_source,
     fingerprint,
+    is_current,
+    open_store,
     split_documents,
     write_store,
 )
 from nanochat.distributed import barrier
 from nanochat.errors import DataError
 from nanochat.keyed import rng
-from nanochat.runtime import home
+from nanochat.runtime import available_cores, home
 from nanochat.stages.presets import presets_of
 from nanochat.stages.progress import Ticks
-from nanochat.stages.stage import Stage, open_stage
-from nanochat.tokenizer import Tokenizer, train_tokenizer
+from nanochat.stages.stage import Interrupted, Stage, open_stage
+from nanochat.tokenizer import BulkEncoder, Tokenizer, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def prepare(config: TokenizerConfig) -> int:
         if not training:
             raise DataError("documents to train on", f"none in {', '.join(config.sources)}", "add some with --sources")
         tokenizer = learn(stage, drawn(training, config.training_bytes, config.seed), config.vocab_size)
-        tokens = {name: encode(stage, tokenizer, name, docs) for name, docs in sides.items()}
+        encoder = BulkEncoder(tokenizer)
+        tokens = {name: encode(stage, encoder, name, docs, stamps[name]) for name, docs in sides.items()}
         corpus = {name: tally(docs, tokens[name]) for name, docs in sides.items()}
         for name, counts in corpus.items():
             of = "{documents:,} documents, {bytes:,} bytes, {tokens:,} tokens".format(**counts)
@@ -118,7 +121,8 @@ def learn(stage: Stage, texts: Sequence[str], vocab_size: int) -> Tokenizer:
     """The tokenizer, trained by the main process and read by the others."""
     if stage.runtime.is_main:
         with Ticks(stage.console, "merges") as ticks:
-            learned = train_tokenizer(texts, vocab_size, progress=ticks.show)
+            read = counted(stage, texts)
+            learned = train_tokenizer(read, vocab_size, progress=ticks.show, workers=available_cores())
     stage.claim()
     if stage.runtime.is_main:
         learned.save(stage.folder)
@@ -126,9 +130,30 @@ def learn(stage: Stage, texts: Sequence[str], vocab_size: int) -> Tokenizer:
     return Tokenizer.load(stage.folder)
 
 
-def encode(stage: Stage, tokenizer: Tokenizer, name: str, docs: Sequence[Document]) -> int:
-    """Write the tokens of one side of a source; how many there are."""
+def counted(stage: Stage, texts: Sequence[str]) -> Iterator[str]:
+    """The texts, one after the other, with a bar that tells how many were taken."""
+    with Ticks(stage.console, "count") as ticks:
+        for number, text in enumerate(texts, 1):
+            yield text
+            if number % 100 == 0:
+                ticks.show(number, len(texts))
+
+
+def encode(stage: Stage, encoder: BulkEncoder, name: str, docs: Sequence[Document], stamp: str) -> int:
+    """Write the tokens of one side of a source, unless that was done before; how many there are.
+
+    When asked to stop it stops after the part at hand; the same command then goes on from there.
+    """
+    path = stage.run / "tokens" / f"{name}.npy"
     if not stage.runtime.is_main:
         return 0
+    if is_current(path, encoder.fingerprint, stamp):
+        return int(open_store(path, verify=False).record.tokens)
     with Ticks(stage.console, f"encode {name}") as ticks:
-        return int(write_store(stage.run / "tokens" / f"{name}.npy", docs, tokenizer, ticks.show).record.tokens)
+
+        def show(done: int, total: int) -> None:
+            ticks.show(done, total)
+            if stage.stop_asked:
+                raise Interrupted(f"{name}: {done} of {total} documents are encoded; the same command goes on there")
+
+        return int(write_store(path, docs, encoder, show).record.tokens)

@@ -1,17 +1,17 @@
-"""What `training.learn_merges` returns, a hundred times as fast: rounds of merges at once, as operations on arrays.
+"""What `training.learn_merges` returns, six times as fast: rounds of merges at once, as operations on arrays.
 
 Python takes microseconds for each place that a merge touches; on a hundred megabytes of text there are millions.
 NumPy handles a place in nanoseconds, but each call costs a microsecond before it begins, and one merge needs dozens
 of calls while it touches a hundred places. So we merge many pairs at once, and the question is when that is allowed:
 the merges must come out as if they had been made one after the other.
 
-Take the most frequent pairs in order. The next one may join the round
+Take the most frequent pairs in order. The next one may join the round if it shares no border with a pair that is in it:
+once "t" + "h" is merged, "h" + "e" has lost places, and so has all else that begins with "h" or ends in "t", but not
+"e" + "r". Where a border is shared the round ends, and the next one looks again. Forty merges a round are usual.
 
-- if it shares no border with a pair already in it. After "t" + "h", the pair "h" + "e" has lost places, but "e" + "r"
-  has not: only pairs that begin with "h" or end in "t" have;
-- if no pair that the round will make (" " + "th", "th" + "e") is as frequent as it is: that one would be its turn.
-
-Where either fails, the round ends, and the next one looks again. Forty merges a round are usual.
+What if a pair that the round makes, such as " " + "th", is so frequent that it comes before "e" + "r"? Then " " + "t",
+at least as frequent, came before it too and ended the round, since it ends in "t". The one exception is twins: of "aaa"
+a + a makes "aa" + "a", which comes from a + a itself. So a pair of twins is the last of its round.
 
 Counts are not kept up to date. A merge never raises the count of a pair that was there before it, so an old count is an
 upper bound; a pair near the top is counted again, at the places where it was last seen, before it is believed.
@@ -116,7 +116,7 @@ class Text:
             return self.inside, self.floor - 1
         count = self.pairs.count[self.inside]
         chosen = np.argpartition(count, len(count) - look)[len(count) - look :]
-        return self.inside[chosen], int(count[chosen].min())
+        return self.inside[chosen], max(int(count[chosen].min()), self.floor - 1)
 
     def lower_floor(self) -> bool:
         """Let rarer pairs in; False where there are none that occur twice."""
@@ -149,24 +149,11 @@ class Text:
 
     def independent(self, rows: Array) -> tuple[Array, Array, Array]:
         """The first of these pairs, as many as can be merged at once, with their places."""
-        left, right, count = self.pairs.left[rows], self.pairs.right[rows], self.pairs.count[rows]
-        meet = (right[:, None] == left) | (left[:, None] == right)
-        rows = rows[: first_true(np.triu(meet, 1).any(axis=0))]
-        at, which = self.places(rows)
-        # The most frequent pair that each merge makes. A neighbour that the same round merges is counted as it was:
-        # its new pair has no more places than that.
-        made = np.zeros(len(rows), np.int64)
-        for neighbour in (self.before[at], self.after[self.after[at]]):
-            inner = self.ids[neighbour] >= 0
-            keys = which[inner] * self.vocab_size + self.ids[neighbour[inner]]
-            order = np.argsort(keys)
-            groups = np.flatnonzero(np.diff(keys[order], prepend=-1))
-            if len(groups):
-                sums = np.add.reduceat(self.times[at[inner]][order], groups)
-                np.maximum.at(made, keys[order[groups]] // self.vocab_size, sums)
-        fit = 1 + first_true(np.maximum.accumulate(made)[:-1] >= count[1 : len(rows)])
-        within = which < fit
-        return rows[:fit], at[within], which[within]
+        left, right = self.pairs.left[rows], self.pairs.right[rows]
+        clash = np.triu((right[:, None] == left) | (left[:, None] == right), 1).any(axis=0)
+        clash[1:] |= np.logical_or.accumulate(left == right)[:-1]  # a pair of twins is the last of its round
+        rows = rows[: first_true(clash)]
+        return rows, *self.places(rows)
 
     def merge(self, rows: Array, at: Array, which: Array, first: int) -> None:
         """Merge the pairs `rows` at their places; their new ids are `first`, `first` + 1, ..."""
@@ -225,7 +212,9 @@ class Text:
 def ranges(starts: Array, lengths: Array) -> Array:
     """The numbers from each of `starts` on, as many as its length says: ([5, 9], [2, 1]) gives [5, 6, 9]."""
     ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+    numbers: Array = np.arange(ends[-1] if len(ends) else 0)
+    numbers += np.repeat(starts - ends + lengths, lengths)
+    return numbers
 
 
 def first_true(flags: Array) -> int:

@@ -63,7 +63,7 @@ def train_tokenizer(
             least, str(vocab_size), f"it holds 256 bytes and {len(specials)} special tokens: ask for more"
         )
     wanted = vocab_size - smallest
-    # The two functions below in array operations: the same merges, a hundred times as fast.
+    # The two functions below, as operations on arrays: the same merges in a fraction of the time.
     merges = merging.learn_merges(counting.count_pieces(texts, pattern, workers), wanted, progress)
     if len(merges) < wanted:
         expected = f"text with {wanted} merges for a vocabulary of {vocab_size}"
