@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from nanochat import native
 
@@ -118,3 +119,25 @@ class CausalAttention(torch.autograd.Function):
         native.run(dtype, "heads_backward", dq, dk, dv, q, k, scale, dqkv, cosine, sine, *ctx.sizes, ctx.sharpness)
         more = dv.view(b, kv, t, d).transpose(1, 2).reshape(b, t, kv * d) if ctx.more else None
         return dqkv, more, None, None, None, None, None
+
+
+def adamw(weight: Tensor, grad: Tensor, state: dict[str, Tensor], step: int, group: dict[str, Any]) -> None:
+    """`optim.AdamW.update`, after its state was made."""
+    (beta1, beta2), rate = group["betas"], group["lr"]
+    numbers = (beta1, beta2, 1 - rate * group["weight_decay"], rate / (1 - beta1**step), (1 - beta2**step) ** -0.5)
+    tensors = (weight, grad.contiguous(), state["mean"], state["square"])
+    native.run(weight.dtype, "adamw", *tensors, weight.numel(), *numbers, group["eps"])
+    increment_version(weight)  # autograd has not seen this change
+
+
+def average(grad: Tensor, buffer: Tensor, momentum: float, dtype: torch.dtype) -> Tensor:
+    """`optim.Muon.average`, rounded to the format that it is orthogonalised in."""
+    ahead = torch.empty(grad.shape, dtype=dtype)
+    native.run(dtype, "momentum", grad.contiguous(), buffer, ahead, grad.numel(), momentum)
+    return ahead
+
+
+def descend(weight: Tensor, update: Tensor, rate: float, decay: float) -> None:
+    """`optim.descend`."""
+    native.run(update.dtype, "descend", weight, update.contiguous(), weight.numel(), 1 - decay, rate)
+    increment_version(weight)

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.graph import increment_version
 
-from nanochat import native
+from nanochat import fused, native
 
 Group = dict[str, Any]
 Triple = tuple[float, float, float]
@@ -62,11 +61,7 @@ class AdamW(torch.optim.Optimizer):
         state["step"] += 1
         step, (beta1, beta2) = int(state["step"]), group["betas"]
         if native.available(weight, grad):
-            keep, rate = 1 - group["lr"] * group["weight_decay"], group["lr"] / (1 - beta1**step)
-            numbers = (beta1, beta2, keep, rate, 1 / math.sqrt(1 - beta2**step), group["eps"])
-            tensors = (weight, grad.contiguous(), state["mean"], state["square"])
-            native.run(weight.dtype, "adamw", *tensors, weight.numel(), *numbers)
-            increment_version(weight)  # autograd has not seen this change
+            fused.adamw(weight, grad, state, step, group)
             return
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         mean = state["mean"].lerp_(grad, 1 - beta1)
@@ -114,13 +109,7 @@ class Muon(torch.optim.Optimizer):
                 # the same size.
                 rate = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
                 for weight, update in zip(weights, updates, strict=True):
-                    if native.available(weight):
-                        keep, update = 1 - group["lr"] * group["weight_decay"], update.to(self.dtype).contiguous()
-                        native.run(self.dtype, "descend", weight, update, weight.numel(), keep, rate)
-                        increment_version(weight)
-                        continue
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.add_(update, alpha=-rate)
+                    descend(weight, update, rate, group["lr"] * group["weight_decay"])
 
     def average(self, weight: Tensor, momentum: float) -> Tensor:
         """The running mean of the gradient, looked at one step ahead (Nesterov)."""
@@ -129,13 +118,19 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(weight)
         if native.available(weight):
-            rounded = torch.empty(weight.shape, dtype=self.dtype)
-            tensors = (grad.contiguous(), state["momentum"], rounded)
-            native.run(self.dtype, "momentum", *tensors, weight.numel(), momentum)
-            return rounded
+            return fused.average(grad, state["momentum"], momentum, self.dtype)
         buffer: Tensor = state["momentum"].lerp_(grad, 1 - momentum)
         ahead: Tensor = grad.lerp(buffer, momentum)
         return ahead
+
+
+def descend(weight: Tensor, update: Tensor, rate: float, decay: float) -> None:
+    """Take `decay` of the weight away, and `rate` times the update."""
+    if native.available(weight):
+        fused.descend(weight, update, rate, decay)
+        return
+    weight.mul_(1 - decay)
+    weight.add_(update, alpha=-rate)
 
 
 def orthogonalise(

@@ -117,8 +117,8 @@ class Theirs:
             max_position_embeddings=m.context, use_cache=False,
         )  # fmt: skip
         self.shape, self.runtime = shape, runtime
-        self.model: torch.nn.Module = NanoChatForCausalLM(config)
-        self.model.to(runtime.device).train()
+        with torch.device(runtime.device):
+            self.model = NanoChatForCausalLM(config).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
         self.batches = batches(shape, runtime)
         self.loss = torch.compile(self.plain_loss) if compiled else self.plain_loss
