@@ -186,6 +186,7 @@ def test_an_answer_can_be_stopped(page: Page) -> None:
     page.click("[aria-label=Stop]")
     page.wait_for_selector("text=Stopped.")
     page.unroute("**/v1/chat/completions")
+    assert page.locator("[aria-label=Send]").count() == 1
 
 
 def test_how_it_answers_is_kept_and_sent(page: Page) -> None:
@@ -472,3 +473,4 @@ def test_damaged_memories_do_no_harm(page: Page) -> None:
         page.reload()
         page.wait_for_selector(".hello")
     ask(page, "hello")
+    assert page.locator(".turn").count() == 1
