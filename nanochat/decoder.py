@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -74,7 +75,15 @@ class PlainDecoder:
             self.ends[run.slot] = run.start + len(run.ids)
         if not features:
             return torch.empty(0, self.model.config.vocab_size)
-        return self.model.logits(torch.cat(features))
+        return self.logits(torch.cat(features))
+
+    def logits(self, features: Float[Tensor, "scored C"]) -> Float[Tensor, "scored V"]:
+        """Scores of the next token; where shapes are fixed, of so many rows at a time as there are slots."""
+        if not self.is_fixed:
+            return self.model.logits(features)
+        padding = -len(features) % self.slots
+        parts = F.pad(features, (0, 0, 0, padding)).split(self.slots)
+        return torch.cat([self.model.logits(part) for part in parts])[: len(features)]
 
     def step(self, runs: Mapping[int, Run]) -> list[Float[Tensor, "1 C"]]:
         """Features of one token of each of these slots, in one pass over all slots up to the last of them."""
