@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nanochat.answer import Drawn
 from nanochat.attention import KVCache, rounded
-from nanochat.engine import LanguageModel
-from nanochat.runtime import Runtime
+from nanochat.engine import Engine, describe, draw_tokens
+from nanochat.sampling import Sampling
 
 __all__ = ["Decoder", "PlainDecoder", "Run"]
 
@@ -37,9 +38,20 @@ class Decoder(Protocol):
     slots: int
     capacity: int  # tokens that a slot can hold
     is_invariant: bool  # whether a row's scores are the same bits whatever is read beside it, and in however many runs
+    spare: int  # tokens that a pass takes in before it becomes much dearer than with one
 
     def read(self, runs: Sequence[Run]) -> Float[Tensor, "scored V"]:
         """Read one run of each of several slots; scores after the tokens that asked for them, in order."""
+        ...
+
+    def draw(
+        self,
+        logits: Float[Tensor, "scored V"],
+        rows: Sequence[int],
+        laws: Sequence[Sampling],
+        uniforms: Sequence[float],
+    ) -> list[Drawn]:
+        """A token from each of these rows of scores, by its own law and random number."""
         ...
 
     def copy(self, source: int, target: int, tokens: int) -> None:
@@ -54,13 +66,12 @@ class PlainDecoder:
     not depend on its neighbours. It costs as much as a full house.
     """
 
-    def __init__(
-        self, model: LanguageModel, runtime: Runtime, slots: int, chunk: int = 128, is_fixed: bool = False
-    ) -> None:
-        self.model, self.runtime, self.slots, self.chunk, self.is_fixed = model, runtime, slots, chunk, is_fixed
-        self.capacity, self.is_invariant = model.config.context, False
+    def __init__(self, engine: Engine, slots: int, chunk: int = 128, is_fixed: bool = False) -> None:
+        self.model, self.tokenizer, self.runtime = engine.model, engine.tokenizer, engine.runtime
+        self.slots, self.chunk, self.is_fixed = slots, chunk, is_fixed
+        self.capacity, self.is_invariant, self.spare = self.model.config.context, False, 0
         # What fills a product up to its shape is written behind a slot's tokens, where nobody looks.
-        self.cache = model.empty_cache(slots, rounded(self.capacity) + rounded(chunk))
+        self.cache = self.model.empty_cache(slots, rounded(self.capacity) + rounded(chunk))
         self.ends = [0] * slots
 
     @torch.inference_mode()
@@ -108,6 +119,22 @@ class PlainDecoder:
         """The model's features of the next tokens of some neighbouring slots, which from now on hold them."""
         view = Slots(self.cache, rows, self.whole(starts), self.is_fixed)
         return self.model.features(self.whole(ids), view)
+
+    def draw(
+        self,
+        logits: Float[Tensor, "scored V"],
+        rows: Sequence[int],
+        laws: Sequence[Sampling],
+        uniforms: Sequence[float],
+    ) -> list[Drawn]:
+        """Those of one law together."""
+        found: dict[int, Drawn] = {}
+        for law in dict.fromkeys(laws):
+            alike = [number for number, other in enumerate(laws) if other == law]
+            scores = logits[self.whole([rows[number] for number in alike])]
+            tokens = draw_tokens(scores, law, [uniforms[number] for number in alike])
+            found |= zip(alike, describe(self.tokenizer, *tokens), strict=True)
+        return [found[number] for number in range(len(rows))]
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Copy a prefix."""
