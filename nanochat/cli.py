@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "chat": ("nanochat.serve.terminal", (), "talk to a model in the terminal"),
     "plan": ("nanochat.stages.plan", (), "what a depth costs, before anything runs"),
     "report": ("nanochat.report", (), "the report card of a run"),
+    "bench": ("nanochat.bench", (), "how fast this machine is, beside other tools"),
 }
 
 
