@@ -19,7 +19,10 @@ from nanochat.attention import KVCache, rounded
 from nanochat.engine import Engine, describe, draw_tokens
 from nanochat.sampling import Sampling
 
-__all__ = ["Decoder", "PlainDecoder", "Run"]
+__all__ = ["CHUNK", "Decoder", "PlainDecoder", "Run"]
+
+
+CHUNK = 128  # prompt tokens that a step reads at most, of all rows together
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class PlainDecoder:
     not depend on its neighbours. It costs as much as a full house.
     """
 
-    def __init__(self, engine: Engine, slots: int, chunk: int = 128, is_fixed: bool = False) -> None:
+    def __init__(self, engine: Engine, slots: int, chunk: int = CHUNK, is_fixed: bool = False) -> None:
         self.model, self.tokenizer, self.runtime = engine.model, engine.tokenizer, engine.runtime
         self.slots, self.chunk, self.is_fixed = slots, chunk, is_fixed
         self.capacity, self.is_invariant, self.spare = self.model.config.context, False, 0

@@ -4,8 +4,8 @@ Taken one by one, a token's operators cost more to start than to compute, and it
 their weights take to be read from memory. So here a pass is one call, on threads that wait for each other by looking
 and not by sleeping; weights lie in the order in which they are read, in bfloat16 or int8 (LLM.int8(),
 arXiv:2208.07339, has the idea; here only weights are rounded, and all inputs of an output share one scale). The
-compiler that makes it is called once a machine, when the first decoder is made; without one `fast_decoder` says why,
-and the plain decoder does the same work.
+compiler that makes it is called once a machine, when the first decoder is made; without one `decoder_for` says so, and
+the plain decoder does the same work.
 
 Each row is computed for itself and in one order: its scores are the same bits whatever is read beside it.
 """
@@ -17,12 +17,12 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import warnings
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,16 +31,16 @@ from torch import Tensor
 
 from nanochat.answer import Drawn
 from nanochat.attention import rotary_angles
-from nanochat.decoder import Run
+from nanochat.decoder import Decoder, PlainDecoder, Run
+from nanochat.engine import Engine
 from nanochat.errors import DeviceError
 from nanochat.gpt import GPT, Block
 from nanochat.runtime import Runtime, cpu_flags, home
 from nanochat.sampling import Sampling
 
-__all__ = ["FORMATS", "FastDecoder", "compiled", "pack"]
+__all__ = ["FORMATS", "FastDecoder", "decoder_for"]
 
-Format = Literal["float32", "bfloat16", "int8"]
-FORMATS: tuple[Format, ...] = ("float32", "bfloat16", "int8")  # numbered as in fast.cpp
+FORMATS = ("float32", "bfloat16", "int8")  # of weights; numbered as in fast.cpp
 BLOCK = 32  # outputs of a block of weights
 MOST = 256  # tokens of one pass
 SOURCE = Path(__file__).with_name("fast.cpp")
@@ -120,7 +120,7 @@ class Packed:
         return PackedMatrix(self.weights.data_ptr(), scales, self.weights.shape[0] * BLOCK, self.inputs)
 
 
-def pack(weight: Float[Tensor, "outputs inputs"], format: Format) -> Packed:
+def pack(weight: Float[Tensor, "outputs inputs"], format: str) -> Packed:
     """A matrix in blocks of 32 outputs, the last one filled up with zeros; int8 with a scale an output."""
     inputs = weight.shape[1]
     padded = F.pad(weight.detach().float(), (0, 0, 0, -len(weight) % BLOCK))
@@ -135,6 +135,21 @@ def pack(weight: Float[Tensor, "outputs inputs"], format: Format) -> Packed:
     return Packed(pairs.to(torch.int8 if format == "int8" else torch.bfloat16).contiguous(), scales, inputs)
 
 
+def decoder_for(engine: Engine, slots: int, deterministic: bool = False) -> Decoder:
+    """The fastest decoder that this machine and this engine's model have; `deterministic` asks it for fixed slots.
+
+    On a CPU the fast one, in the engine's number format; the plain one on other devices, for other models than `GPT`,
+    and, with a warning that says why, where the fast one cannot be made.
+    """
+    model, dtype = engine.model, str(engine.runtime.dtype).removeprefix("torch.")
+    if isinstance(model, GPT) and engine.runtime.device.type == "cpu" and dtype in FORMATS:
+        try:
+            return FastDecoder(model, engine.runtime, slots, dtype)
+        except DeviceError as error:
+            warnings.warn(f"answers will come slowly: {error}", stacklevel=2)
+    return PlainDecoder(engine, slots, is_fixed=deterministic)
+
+
 class FastDecoder:
     """`GPT` in one call a pass; a `Decoder`. Weights are copied, in `format`; later changes of the model do not show.
 
@@ -144,7 +159,7 @@ class FastDecoder:
 
     is_invariant, spare = True, 16
 
-    def __init__(self, model: GPT, runtime: Runtime, slots: int, format: Format = "bfloat16") -> None:
+    def __init__(self, model: GPT, runtime: Runtime, slots: int, format: str = "bfloat16") -> None:
         c = model.config
         if runtime.device.type != "cpu":
             raise DeviceError("a CPU for the fast decoder", runtime.device.type)
@@ -179,6 +194,9 @@ class FastDecoder:
 
     def read(self, runs: Sequence[Run]) -> Float[Tensor, "scored V"]:
         """Scores after the tokens that asked for them; they are valid until the next call."""
+        for run in runs:
+            within = 0 <= run.start <= self.capacity - len(run.ids) and 0 <= run.slot < self.slots
+            assert within and 0 <= min(run.ids) <= max(run.ids) < self.config.vocab_size, run
         tokens = [(token, run.slot, run.start + at) for run in runs for at, token in enumerate(run.ids)]
         wanted = [at >= len(run.ids) - run.scored for run in runs for at in range(len(run.ids))]
         if sum(wanted) > len(self.logits):

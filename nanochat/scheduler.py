@@ -23,9 +23,10 @@ from typing import TypedDict, Unpack
 import torch
 
 from nanochat.answer import Answer, Completion, Drawn, Piece
-from nanochat.decoder import Decoder, PlainDecoder, Run
+from nanochat.decoder import CHUNK, Decoder, Run
 from nanochat.engine import SHOWN, Engine, describe, draw_tokens
 from nanochat.errors import BusyError, ClosedError, UsageError
+from nanochat.fast import decoder_for
 from nanochat.sampling import Sampling
 from nanochat.speculation import Lookup
 
@@ -34,7 +35,6 @@ __all__ = ["Event", "Load", "Scheduler", "Ticket", "Wishes"]
 Event = Piece | Exception | None  # None: the answer has ended
 Listener = Callable[[Event], None]
 
-CHUNK = 128  # prompt tokens that a step reads at most, of all rows together
 SHARED = 16  # a common beginning of fewer tokens is not worth a copy, nor to wait for
 
 
@@ -155,8 +155,8 @@ class Scheduler:
     """Answers from one engine's model to many callers at once; see the module's first lines.
 
     `slots` answers are written side by side and `queue` more may wait. With `deterministic` a seed gives the same
-    answer, to the last bit, whatever else is being answered; on the plain decoder that costs a full house in every
-    step and reads every prompt whole. `decoder` is by default the plain one.
+    answer, to the last bit, whatever else is being answered: on the fast decoder that is always so, on the plain one it
+    costs a full house in every step and every prompt is read whole. By default `decoder_for` chooses the `decoder`.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Scheduler:
         if min(slots, queue) < 1:
             raise UsageError("at least one slot and one place in the queue", f"{slots} and {queue}")
         self.engine = engine
-        self.decoder = decoder or PlainDecoder(engine, slots, CHUNK, is_fixed=deterministic)
+        self.decoder = decoder or decoder_for(engine, slots, deterministic)
         self.is_fixed = deterministic and not self.decoder.is_invariant
         self.slots = [Slot(number) for number in range(self.decoder.slots)]
         self.waiting: deque[Ticket] = deque()

@@ -36,6 +36,7 @@ SIDEWAYS = {
     ("engine", "tools"),
     ("fast", "answer"),
     ("fast", "decoder"),
+    ("fast", "engine"),
     ("plan", "gpt"),
     ("report", "evaluate"),
     ("runtime", "errors"),
@@ -43,6 +44,7 @@ SIDEWAYS = {
     ("scheduler", "answer"),
     ("scheduler", "decoder"),
     ("scheduler", "engine"),
+    ("scheduler", "fast"),
     ("scheduler", "speculation"),
     ("tasks", "data"),
 }
