@@ -8,12 +8,14 @@ one minute to the next, and only what was measured in the same minute compares (
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nanochat.bench.infer import InferBench, bench_infer
 from nanochat.bench.tokenizer import TokenizerBench, bench_tokenizer
 from nanochat.config import parse
 from nanochat.errors import UsageError
 
 # benchmark: (its fields, what measures it and returns the exit code)
 BENCHES: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
+    "infer": (InferBench, bench_infer),
     "tokenizer": (TokenizerBench, bench_tokenizer),
 }
 
