@@ -97,7 +97,7 @@ def test_answers_with_guesses_are_the_answers_without() -> None:
             (expected,) = engine.generate([prompt], law, rows=[row])
             assert answer.ids == expected.ids
             assert [round(value, 7) for value in answer.logprobs] == [round(value, 7) for value in expected.logprobs]
-        assert scheduler.load().tokens_guessed > 20
+        assert scheduler.load().tokens_guessed >= 5
 
 
 def test_guessed_tokens_come_as_often_as_the_softmax_says() -> None:
