@@ -138,13 +138,13 @@ def pack(weight: Float[Tensor, "outputs inputs"], format: str) -> Packed:
 def decoder_for(engine: Engine, slots: int, deterministic: bool = False) -> Decoder:
     """The fastest decoder that this machine and this engine's model have; `deterministic` asks it for fixed slots.
 
-    On a CPU the fast one, in the engine's number format; the plain one on other devices, for other models than `GPT`,
+    On a CPU the fast one, in the model's number format; the plain one on other devices, for other models than `GPT`,
     and, with a warning that says why, where the fast one cannot be made.
     """
-    model, dtype = engine.model, str(engine.runtime.dtype).removeprefix("torch.")
-    if isinstance(model, GPT) and engine.runtime.device.type == "cpu" and dtype in FORMATS:
+    model, formats = engine.model, {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+    if isinstance(model, GPT) and engine.runtime.device.type == "cpu" and model.dtype in formats:
         try:
-            return FastDecoder(model, engine.runtime, slots, dtype)
+            return FastDecoder(model, engine.runtime, slots, formats[model.dtype])
         except DeviceError as error:
             warnings.warn(f"answers will come slowly: {error}", stacklevel=2)
     return PlainDecoder(engine, slots, is_fixed=deterministic)

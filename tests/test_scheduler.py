@@ -296,7 +296,7 @@ def test_fixed_slots_give_the_same_bits_in_any_company(dtype: torch.dtype) -> No
     law = Sampling(max_tokens=30, seed=9)
     found = []
     for before, after in ((0, 0), (3, 4), (6, 1)):
-        scheduler = Scheduler(engine, slots=8, deterministic=True)
+        scheduler = Scheduler(engine, decoder=PlainDecoder(engine, 8, is_fixed=True), deterministic=True)
         for row in range(before):
             scheduler.submit(PROMPTS[row % 4], Sampling(max_tokens=50), row=100 + row)
         ticket = scheduler.submit(PROMPTS[1], law, row=7)
