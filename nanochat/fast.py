@@ -191,6 +191,7 @@ class FastDecoder:
             )
         )
         self.close = weakref.finalize(self, self.library.decoder_free, self.handle)
+        self.close.atexit = False  # at the end of the process another thread may be in the middle of a pass
 
     def read(self, runs: Sequence[Run]) -> Float[Tensor, "scored V"]:
         """Scores after the tokens that asked for them; they are valid until the next call."""

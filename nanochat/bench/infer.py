@@ -40,7 +40,7 @@ class InferBench:
     """tokens it can write"""
     prompt: int = 256
     """tokens of a prompt"""
-    tokens: int = 32
+    tokens: int = 96
     """tokens of an answer"""
     batches: tuple[int, ...] = (1, 4, 16)
     """answers side by side"""
