@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "serve": ("nanochat.serve.server", (), "serve a model over HTTP: OpenAI's API, and a page to chat in"),
     "plan": ("nanochat.stages.plan", (), "what a depth costs, before anything runs"),
     "report": ("nanochat.report", (), "the report card of a run"),
+    "bench": ("nanochat.bench", (), "how fast this machine is, beside other tools"),
 }
 
 
