@@ -131,7 +131,7 @@ def measure(clients: int, seconds: float, slots: int) -> dict[str, Any]:
     from nanochat.runtime import commit, detect, home, machine, versions
     from nanochat.serve.conversation import Session, load_speaker
 
-    runtime = detect("cpu", "float32")
+    runtime = detect("cpu", "float32", threads=1)
     speaker = load_speaker(find_run("reference"), runtime, recipes(home()))
     # As the server draws: see `nanochat.serve.protocol`.
     sampling = Sampling(0.0, 0, 0.95, max_tokens=256, cut_circles=True, logprobs_of="model")
@@ -162,7 +162,12 @@ def measure(clients: int, seconds: float, slots: int) -> dict[str, Any]:
     for client in made:
         for error in client.errors[:1]:
             print(error, file=sys.stderr)
-    about = {"commit": commit(), "machine": machine(runtime), "versions": versions(), "load": os.getloadavg()[0]}
+    about = {
+        "commit": commit(),
+        "machine": machine(detect("cpu", "float32")),
+        "versions": versions(),
+        "load": os.getloadavg()[0],
+    }
     return {**found, "slots": slots, "memory_mb": {"before": round(before, 1), "after": round(after, 1)},
             "exit_code": code, "command": " ".join(["python", *sys.argv]), **about}  # fmt: skip
 
@@ -180,6 +185,7 @@ QUESTIONS = (
 
 
 def main() -> None:
+    os.environ.setdefault("GOMP_SPINCOUNT", "4000")  # as the command line sets it, before torch is imported
     parser = argparse.ArgumentParser()
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=120.0)
