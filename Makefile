@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # What `make chat` runs: tiny (a minute or two) or laptop.
 PRESET ?= laptop
+# What `make serve` serves; by default the run that comes with the code.
+RUN ?= reference
 # A package index for torch alone, for example PyTorch's own of CPU builds; pip's usual one when empty.
 TORCH_INDEX ?=
 # Where `make guide-serve` listens.
@@ -24,10 +26,11 @@ FOR_GUIDE := $(VENV)/.for-guide
 BOOK := educational/_build
 SPHINX := $(VENV_PYTHON) -m sphinx -q -W --keep-going -d $(BOOK)/doctrees
 
-.PHONY: help env chat reference guide guide-sync guide-serve test test-slow torture check clean
+.PHONY: help env chat serve reference guide guide-sync guide-serve test test-slow torture check clean
 
 help:
 	@echo "make chat [PRESET=tiny]  train a chatbot from raw text, then talk to it"
+	@echo "make serve [RUN=tiny]    serve a run at http://127.0.0.1:8000: a page to chat in, and OpenAI's API"
 	@echo "make reference           make the run that is shipped in runs/reference again"
 	@echo "make env                 make $(VENV) and install nanochat in it"
 	@echo "make guide               check the book, then make its site and its PDF"
@@ -43,6 +46,9 @@ env: $(FOR_CHAT)
 
 chat: $(FOR_CHAT)
 	@$(VENV_PYTHON) -m nanochat run --preset $(PRESET) --chat
+
+serve: $(FOR_CHAT)
+	@$(VENV_PYTHON) -m nanochat serve --run $(RUN)
 
 reference: $(FOR_CHAT)
 	@$(VENV_PYTHON) -m nanochat run --preset laptop --run made-for-reference --questions 1000 \
@@ -83,7 +89,7 @@ clean:
 
 $(FOR_CHAT): $(PINS) $(TORCH)
 	@echo "Installing nanochat and what it needs ..."
-	@$(INSTALL) -qq --no-build-isolation -e .
+	@$(INSTALL) -qq --no-build-isolation -e ".[serve]"
 	@touch $@
 
 $(FOR_TESTS): $(PINS) $(TORCH) $(FOR_GUIDE)

@@ -10,14 +10,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nanochat.answer import Drawn
 from nanochat.attention import KVCache, rounded
-from nanochat.engine import LanguageModel
-from nanochat.runtime import Runtime
+from nanochat.engine import Engine, describe, draw_tokens
+from nanochat.sampling import Sampling
 
-__all__ = ["Decoder", "PlainDecoder", "Run"]
+__all__ = ["CHUNK", "Decoder", "PlainDecoder", "Run"]
+
+
+CHUNK = 128  # prompt tokens that a step reads at most, of all rows together
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,20 @@ class Decoder(Protocol):
     slots: int
     capacity: int  # tokens that a slot can hold
     is_invariant: bool  # whether a row's scores are the same bits whatever is read beside it, and in however many runs
+    spare: int  # tokens that a pass takes in before it becomes much dearer than with one
 
     def read(self, runs: Sequence[Run]) -> Float[Tensor, "scored V"]:
         """Read one run of each of several slots; scores after the tokens that asked for them, in order."""
+        ...
+
+    def draw(
+        self,
+        logits: Float[Tensor, "scored V"],
+        rows: Sequence[int],
+        laws: Sequence[Sampling],
+        uniforms: Sequence[float],
+    ) -> list[Drawn]:
+        """A token from each of these rows of scores, by its own law and random number."""
         ...
 
     def copy(self, source: int, target: int, tokens: int) -> None:
@@ -53,13 +69,12 @@ class PlainDecoder:
     not depend on its neighbours. It costs as much as a full house.
     """
 
-    def __init__(
-        self, model: LanguageModel, runtime: Runtime, slots: int, chunk: int = 128, is_fixed: bool = False
-    ) -> None:
-        self.model, self.runtime, self.slots, self.chunk, self.is_fixed = model, runtime, slots, chunk, is_fixed
-        self.capacity, self.is_invariant = model.config.context, False
+    def __init__(self, engine: Engine, slots: int, chunk: int = CHUNK, is_fixed: bool = False) -> None:
+        self.model, self.tokenizer, self.runtime = engine.model, engine.tokenizer, engine.runtime
+        self.slots, self.chunk, self.is_fixed = slots, chunk, is_fixed
+        self.capacity, self.is_invariant, self.spare = self.model.config.context, False, 0
         # What fills a product up to its shape is written behind a slot's tokens, where nobody looks.
-        self.cache = model.empty_cache(slots, rounded(self.capacity) + rounded(chunk))
+        self.cache = self.model.empty_cache(slots, rounded(self.capacity) + rounded(chunk))
         self.ends = [0] * slots
 
     @torch.inference_mode()
@@ -74,7 +89,15 @@ class PlainDecoder:
             self.ends[run.slot] = run.start + len(run.ids)
         if not features:
             return torch.empty(0, self.model.config.vocab_size)
-        return self.model.logits(torch.cat(features))
+        return self.logits(torch.cat(features))
+
+    def logits(self, features: Float[Tensor, "scored C"]) -> Float[Tensor, "scored V"]:
+        """Scores of the next token; where shapes are fixed, of so many rows at a time as there are slots."""
+        if not self.is_fixed:
+            return self.model.logits(features)
+        padding = -len(features) % self.slots
+        parts = F.pad(features, (0, 0, 0, padding)).split(self.slots)
+        return torch.cat([self.model.logits(part) for part in parts])[: len(features)]
 
     def step(self, runs: Mapping[int, Run]) -> list[Float[Tensor, "1 C"]]:
         """Features of one token of each of these slots, in one pass over all slots up to the last of them."""
@@ -99,6 +122,22 @@ class PlainDecoder:
         """The model's features of the next tokens of some neighbouring slots, which from now on hold them."""
         view = Slots(self.cache, rows, self.whole(starts), self.is_fixed)
         return self.model.features(self.whole(ids), view)
+
+    def draw(
+        self,
+        logits: Float[Tensor, "scored V"],
+        rows: Sequence[int],
+        laws: Sequence[Sampling],
+        uniforms: Sequence[float],
+    ) -> list[Drawn]:
+        """Those of one law together."""
+        found: dict[int, Drawn] = {}
+        for law in dict.fromkeys(laws):
+            alike = [number for number, other in enumerate(laws) if other == law]
+            scores = logits[self.whole([rows[number] for number in alike])]
+            tokens = draw_tokens(scores, law, [uniforms[number] for number in alike])
+            found |= zip(alike, describe(self.tokenizer, *tokens), strict=True)
+        return [found[number] for number in range(len(rows))]
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """Copy a prefix."""

@@ -132,7 +132,8 @@ class Batch:
         logits = self.logits if len(waiting) == len(self.answers) else self.logits[self.whole(waiting)]
         uniforms = [answer.uniforms.random() for answer in answers]
         shown = SHOWN if self.is_watched else None
-        return list(zip(answers, draw_tokens(self.tokenizer, logits, self.sampling, uniforms, shown), strict=True))
+        drawn = describe(self.tokenizer, *draw_tokens(logits, self.sampling, uniforms), shown)
+        return list(zip(answers, drawn, strict=True))
 
     @torch.inference_mode()
     def drop_ended(self) -> None:
@@ -166,24 +167,20 @@ class Batch:
 
 
 def draw_tokens(
-    tokenizer: Tokenizer,
-    logits: Float[Tensor, "B V"],
-    sampling: Sampling,
-    uniforms: Sequence[float],
-    shown: int | None = None,
-) -> list[Drawn]:
-    """The next token of each row, each by its own random number; with entropy and `shown` alternatives where asked."""
+    logits: Float[Tensor, "B V"], sampling: Sampling, uniforms: Sequence[float]
+) -> tuple[Int[Tensor, " B"], Float[Tensor, "B V"]]:
+    """(the next token of each row, each by its own random number; the ln p of every token that `sampling` reports)."""
     log_p = distribution(logits, sampling)
     ids = draw(log_p, torch.tensor(uniforms, dtype=torch.float64))
     if sampling.logprobs_of == "model" and not sampling.is_plain:
         log_p = logits.log_softmax(dim=-1)
-    return describe(tokenizer, log_p, ids, shown)
+    return ids, log_p
 
 
 def describe(
-    tokenizer: Tokenizer, log_p: Float[Tensor, "B V"], ids: Int[Tensor, " B"], shown: int | None = None
+    tokenizer: Tokenizer, ids: Int[Tensor, " B"], log_p: Float[Tensor, "B V"], shown: int | None = None
 ) -> list[Drawn]:
-    """What is to be told of one token a row: ln p, and where asked the entropy and the likeliest alternatives."""
+    """What is to be told of one token a row: ln p, and with `shown` the entropy and so many likeliest alternatives."""
     columns = [ids.tolist(), log_p.gather(1, ids[:, None]).squeeze(1).tolist()]
     if shown is not None:
         columns += [entropy(log_p).tolist(), likeliest(tokenizer, log_p, shown)]

@@ -23,17 +23,18 @@ from typing import TypedDict, Unpack
 import torch
 
 from nanochat.answer import Answer, Completion, Drawn, Piece
-from nanochat.decoder import Decoder, PlainDecoder, Run
+from nanochat.decoder import CHUNK, Decoder, Run
 from nanochat.engine import SHOWN, Engine, describe, draw_tokens
 from nanochat.errors import BusyError, ClosedError, UsageError
+from nanochat.fast import decoder_for
 from nanochat.sampling import Sampling
+from nanochat.speculation import Lookup
 
 __all__ = ["Event", "Load", "Scheduler", "Ticket", "Wishes"]
 
 Event = Piece | Exception | None  # None: the answer has ended
 Listener = Callable[[Event], None]
 
-CHUNK = 128  # prompt tokens that a step reads at most, of all rows together
 SHARED = 16  # a common beginning of fewer tokens is not worth a copy, nor to wait for
 
 
@@ -58,6 +59,7 @@ class Load:
     tokens_drawn: int
     tokens_read: int
     tokens_reused: int  # of prompts, found in a slot instead of read
+    tokens_guessed: int  # of those drawn, guessed right: they took no pass of their own
 
 
 class Ticket:
@@ -75,6 +77,7 @@ class Ticket:
         self.prompt_scores: list[Drawn] = []
         self.num_reused = 0  # tokens of the prompt that a slot held already
         self.completion: Completion | None = None
+        self.lookup = Lookup()
         self.is_cancelled = self.has_ended = False
         self.lock = threading.Lock()
         self.unheard: list[Event] = []
@@ -138,6 +141,8 @@ class Slot:
     number: int
     held: list[int] = field(default_factory=list)
     unread: deque[int] = field(default_factory=deque)  # tokens of the prompt or the answer still to be read
+    guesses: list[int] = field(default_factory=list)  # read behind the newest token, and not drawn yet
+    num_guessed: int = 0  # in this step
     ticket: Ticket | None = None
     last_used: int = 0
 
@@ -151,8 +156,8 @@ class Scheduler:
     """Answers from one engine's model to many callers at once; see the module's first lines.
 
     `slots` answers are written side by side and `queue` more may wait. With `deterministic` a seed gives the same
-    answer, to the last bit, whatever else is being answered; on the plain decoder that costs a full house in every
-    step and reads every prompt whole. `decoder` is by default the plain one.
+    answer, to the last bit, whatever else is being answered: on the fast decoder that is always so, on the plain one it
+    costs a full house in every step and every prompt is read whole. By default `decoder_for` chooses the `decoder`.
     """
 
     def __init__(
@@ -167,7 +172,7 @@ class Scheduler:
         if min(slots, queue) < 1:
             raise UsageError("at least one slot and one place in the queue", f"{slots} and {queue}")
         self.engine = engine
-        self.decoder = decoder or PlainDecoder(engine.model, engine.runtime, slots, CHUNK, is_fixed=deterministic)
+        self.decoder = decoder or decoder_for(engine, slots, deterministic)
         self.is_fixed = deterministic and not self.decoder.is_invariant
         self.slots = [Slot(number) for number in range(self.decoder.slots)]
         self.waiting: deque[Ticket] = deque()
@@ -175,7 +180,7 @@ class Scheduler:
         self.changed = threading.Condition()  # guards `waiting`, `is_closing`, `failure`
         self.is_closing = False
         self.failure: Exception | None = None
-        self.steps = self.tokens_drawn = self.tokens_read = self.tokens_reused = 0
+        self.steps = self.tokens_drawn = self.tokens_read = self.tokens_reused = self.tokens_guessed = 0
         self.thread = threading.Thread(target=self.run, name="nanochat-scheduler", daemon=True)
         self.thread.start()
 
@@ -213,8 +218,8 @@ class Scheduler:
     def load(self) -> Load:
         """How busy it is."""
         running = sum(slot.ticket is not None for slot in self.slots)
-        drawn, read, reused = self.tokens_drawn, self.tokens_read, self.tokens_reused
-        return Load(running, len(self.waiting), self.steps, drawn, read, reused)
+        waiting, drawn, read = len(self.waiting), self.tokens_drawn, self.tokens_read
+        return Load(running, waiting, self.steps, drawn, read, self.tokens_reused, self.tokens_guessed)
 
     def close(self, drain: bool = True) -> None:
         """Take no more; finish what was taken (`drain`) or cancel it; return when the thread has ended."""
@@ -327,6 +332,7 @@ class Scheduler:
             self.decoder.copy(source.number, slot.number, shared)
         slot.ticket, slot.held = ticket, source.held[:shared]
         slot.unread = deque(ticket.answer.prompt[shared:])
+        ticket.lookup.extend(ticket.answer.prompt)
         ticket.num_reused = shared
         self.tokens_reused += shared
 
@@ -342,19 +348,24 @@ class Scheduler:
     def step(self) -> None:
         """One pass of the model over the newest token of each answer and over a share of the unread prompts."""
         self.steps += 1
-        runs = [self.next_run(slot, tokens) for slot, tokens in self.shares()]
+        chosen = self.shares()
+        spare = max(0, self.decoder.spare - len(chosen)) // len(chosen)
+        runs = [self.next_run(slot, tokens, spare) for slot, tokens in chosen]
         logits = self.decoder.read(runs)
         at, waiting = 0, []
         for run in runs:
-            slot, scores = self.slots[run.slot], logits[at : at + run.scored]
-            at += run.scored
-            slot.held.extend(run.ids)
-            self.tokens_read += len(run.ids)
-            if slot.ticket is not None and slot.ticket.scored and run.start < len(slot.ticket.answer.prompt):
-                self.score_prompt(slot.ticket, run, scores)
+            slot = self.slots[run.slot]
+            ticket, read = slot.ticket, len(run.ids) - len(slot.guesses)
+            assert ticket is not None
+            if ticket.scored and run.start < len(ticket.answer.prompt):
+                self.score_prompt(ticket, run, logits[at : at + run.scored])
+            slot.held.extend(run.ids[:read])
+            self.tokens_read += read
             if not slot.unread:
-                waiting.append((slot, scores[-1:]))
-        self.draw(waiting)
+                waiting.append((slot, at + run.scored - 1 - len(slot.guesses)))
+            at += run.scored
+        while waiting:
+            waiting = [(slot, row + 1) for slot, row in self.draw(logits, waiting)]
 
     def shares(self) -> list[tuple[Slot, int]]:
         """(slot, how many of its tokens the next step reads): the newest of those that write, a share for readers."""
@@ -371,13 +382,17 @@ class Scheduler:
                 left -= tokens
         return writers + chosen
 
-    def next_run(self, slot: Slot, tokens: int) -> Run:
-        """The slot's next tokens to read."""
-        ids = [slot.unread.popleft() for _ in range(tokens)]
-        assert slot.ticket is not None
-        prompt_left = len(slot.ticket.answer.prompt) - len(slot.held)
-        is_scored = slot.ticket.scored and prompt_left > 0
-        return Run(slot.number, len(slot.held), ids, tokens if is_scored else int(not slot.unread))
+    def next_run(self, slot: Slot, tokens: int, spare: int) -> Run:
+        """The slot's next tokens to read, and behind the newest one as many guesses as there is room for."""
+        ticket, ids = slot.ticket, [slot.unread.popleft() for _ in range(tokens)]
+        assert ticket is not None
+        answer, start = ticket.answer, len(slot.held)
+        is_writing = not slot.unread and tokens == 1
+        left = min(answer.room, answer.sampling.max_tokens - answer.num_drawn) - 1
+        slot.guesses = ticket.lookup.guess(min(spare, left)) if is_writing else []
+        slot.num_guessed = len(slot.guesses)
+        scored = tokens if ticket.scored and start < len(answer.prompt) else int(not slot.unread)
+        return Run(slot.number, start, ids + slot.guesses, scored + len(slot.guesses))
 
     def score_prompt(self, ticket: Ticket, run: Run, scores: torch.Tensor) -> None:
         """Tell how likely the prompt's own tokens were."""
@@ -385,38 +400,49 @@ class Scheduler:
         if following:
             log_p = scores[: len(following)].log_softmax(dim=-1)
             ids = torch.tensor(following, device=log_p.device)
-            ticket.prompt_scores += describe(self.engine.tokenizer, log_p, ids, ticket.shown)
+            ticket.prompt_scores += describe(self.engine.tokenizer, ids, log_p, ticket.shown)
 
-    def draw(self, waiting: Sequence[tuple[Slot, torch.Tensor]]) -> None:
-        """The next token of each answer whose tokens have all been read; those alike in their law together."""
-        alike: dict[tuple[object, ...], list[tuple[Slot, Ticket, torch.Tensor]]] = {}
-        for slot, scores in waiting:
-            ticket = slot.ticket
-            assert ticket is not None
+    def draw(self, logits: torch.Tensor, waiting: Sequence[tuple[Slot, int]]) -> list[tuple[Slot, int]]:
+        """Draw each slot's next token from its row of scores. Those that drew their guess, and so can draw again."""
+        asked = [(slot, row, slot.ticket) for slot, row in waiting if slot.ticket is not None]
+        for slot, _, ticket in asked:
             if ticket.answer.finish is not None:  # the prompt fills the context, or was only to be scored
                 self.leave(slot)
-                continue
-            s = ticket.answer.sampling
-            law = (s.temperature, s.top_k, s.top_p, s.min_p, s.logprobs_of, ticket.shown)
-            alike.setdefault(law, []).append((slot, ticket, scores))
-        for rows in alike.values():
-            logits = torch.cat([scores for _, _, scores in rows])
-            uniforms = [ticket.answer.uniforms.random() for _, ticket, _ in rows]
-            _, first, _ = rows[0]
-            drawn = draw_tokens(self.engine.tokenizer, logits, first.answer.sampling, uniforms, first.shown)
-            for (slot, ticket, _), token in zip(rows, drawn, strict=True):
-                self.take(slot, ticket, token)
+        drawing = [(slot, row, ticket) for slot, row, ticket in asked if slot.ticket is ticket]
+        plain = [(slot, row, ticket) for slot, row, ticket in drawing if ticket.shown is None]
+        watched = [(slot, row, ticket) for slot, row, ticket in drawing if ticket.shown is not None]
+        drawn = {slot.number: self.draw_watched(logits[row : row + 1], ticket) for slot, row, ticket in watched}
+        if plain:
+            laws = [ticket.answer.sampling for _, _, ticket in plain]
+            uniforms = [ticket.answer.uniforms.random() for _, _, ticket in plain]
+            tokens = self.decoder.draw(logits, [row for _, row, _ in plain], laws, uniforms)
+            drawn |= {slot.number: token for (slot, _, _), token in zip(plain, tokens, strict=True)}
+        return [(slot, row) for slot, row, ticket in drawing if self.take(slot, ticket, drawn[slot.number])]
 
-    def take(self, slot: Slot, ticket: Ticket, drawn: Drawn) -> None:
-        """Add a drawn token to its answer, with what a tool says to it, and tell the caller."""
+    def draw_watched(self, logits: torch.Tensor, ticket: Ticket) -> Drawn:
+        """The next token of an answer whose caller wants to see what else it could have been."""
+        tokens = draw_tokens(logits, ticket.answer.sampling, [ticket.answer.uniforms.random()])
+        return describe(self.engine.tokenizer, *tokens, ticket.shown)[0]
+
+    def take(self, slot: Slot, ticket: Ticket, drawn: Drawn) -> bool:
+        """Add a drawn token to its answer, with what a tool says to it. Whether it was a right guess."""
         self.tokens_drawn += 1
-        for piece in ticket.answer.take(drawn):
+        answer, lookup, guesses = ticket.answer, ticket.lookup, slot.guesses
+        for piece in answer.take(drawn):
             ticket.tell(piece)
-        answer = ticket.answer
         if answer.finish is not None:
             self.leave(slot)
-        else:
-            slot.unread.extend(answer.next_ids(len(answer.pending)))
+            return False
+        new = answer.next_ids(len(answer.pending))
+        lookup.extend(new)
+        if guesses[:1] == new:
+            slot.held.append(guesses.pop(0))
+            self.tokens_guessed += 1
+            return True
+        if slot.num_guessed:
+            lookup.learn(slot.num_guessed, slot.num_guessed - len(guesses))
+        slot.unread.extend(new)
+        return False
 
 
 def shared(held: Sequence[int], prompt: Sequence[int]) -> int:

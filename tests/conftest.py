@@ -29,6 +29,10 @@ hypothesis.settings.load_profile("nanochat")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The session's own NANOCHAT_HOME: no test sees, or harms, the runs of whoever starts it."""
     folder = tmp_path_factory.mktemp("nanochat_home")
+    # What a compiler made is good for every session: seconds each time otherwise.
+    made = ROOT / ".pytest_cache" / "compiled"
+    made.mkdir(parents=True, exist_ok=True)
+    (folder / "compiled").symlink_to(made, target_is_directory=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NANOCHAT_HOME", str(folder))
         yield folder

@@ -1,4 +1,4 @@
-"""The scheduler against the engine: whoever comes, leaves and waits beside it, an answer is the engine's own."""
+"""The scheduler against the engine: whoever comes, leaves and waits beside it, an answer is the engine's."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -296,7 +296,7 @@ def test_fixed_slots_give_the_same_bits_in_any_company(dtype: torch.dtype) -> No
     law = Sampling(max_tokens=30, seed=9)
     found = []
     for before, after in ((0, 0), (3, 4), (6, 1)):
-        scheduler = Scheduler(engine, slots=8, deterministic=True)
+        scheduler = Scheduler(engine, decoder=PlainDecoder(engine, 8, is_fixed=True), deterministic=True)
         for row in range(before):
             scheduler.submit(PROMPTS[row % 4], Sampling(max_tokens=50), row=100 + row)
         ticket = scheduler.submit(PROMPTS[1], law, row=7)
@@ -325,7 +325,7 @@ def test_requests_that_cannot_be_answered_are_refused_at_once() -> None:
 def test_a_slot_goes_on_from_any_token_that_it_holds(is_fixed: bool) -> None:
     """Read, take back, copy, read on: the scores are those of one pass over what the slot then holds."""
     model = random_model(2, has_extras=True)
-    decoder = PlainDecoder(model, RUNTIME, slots=3, chunk=16, is_fixed=is_fixed)
+    decoder = PlainDecoder(Engine(model, TOKENIZER, RUNTIME), slots=3, chunk=16, is_fixed=is_fixed)
     ids = torch.randint(0, 256, (80,), generator=torch.Generator().manual_seed(0)).tolist()
 
     def check(slot: int, kept: Sequence[int], new: Sequence[int], scored: int) -> None:

@@ -8,6 +8,7 @@ one minute to the next, and only what was measured in the same minute compares (
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nanochat.bench.infer import InferBench, bench_infer
 from nanochat.bench.tokenizer import TokenizerBench, bench_tokenizer
 from nanochat.bench.train import TrainBench, bench_train
 from nanochat.config import parse
@@ -16,6 +17,7 @@ from nanochat.errors import UsageError
 # benchmark: (its fields, what measures it and returns the exit code)
 BENCHES: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "train": (TrainBench, bench_train),
+    "infer": (InferBench, bench_infer),
     "tokenizer": (TokenizerBench, bench_tokenizer),
 }
 

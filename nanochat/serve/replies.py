@@ -169,12 +169,12 @@ class TextChoice:
         self.texts[-1] = starts[0]
 
     def take(self, piece: Piece) -> str:
-        """A piece; what it adds to the text."""
+        """A piece; what it adds to the text. Calls and outputs, where a prompt has led to such, are not part of it."""
         self.ids.append(piece.id)
         self.scores.append((piece.logprob, piece.alternatives))
-        self.texts.append(piece.text)
+        self.texts.append(piece.text if piece.kind == "text" else "")
         self.finish = piece.finish or self.finish
-        return piece.text
+        return self.texts[-1]
 
     def logprobs(self, start: int = 0) -> dict[str, Any] | None:
         """Log-probabilities from the token at `start` on, in the form of completions; None where not asked for.

@@ -159,10 +159,12 @@ def bound(config: ServeConfig) -> socket.socket:
     """The socket to listen at, taken before anything is loaded. Raises UsageError where it cannot be had."""
     host = config.host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    remedy = "name another --port, or 0 for any that is free"
+    if config.port > 65535:
+        raise UsageError("a --port up to 65535", str(config.port), remedy)
     try:
         return socket.create_server((host, config.port), family=family, backlog=MOST_CONNECTIONS)
-    except (OSError, OverflowError) as error:
-        remedy = "name another --port, or 0 for any that is free"
+    except OSError as error:
         raise UsageError(f"to listen at {host}, port {config.port}", str(error), remedy) from error
 
 
