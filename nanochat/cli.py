@@ -1,12 +1,15 @@
 """The command line: `nanochat VERB --field value`. One verb a stage, and one for all of them."""
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import FrameType
 
 from nanochat import __version__
 from nanochat.errors import NanochatError
@@ -21,6 +24,7 @@ VERBS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "sft": ("nanochat.stages.finetune", ("sft",), "learn what to say"),
     "rl": ("nanochat.stages.reinforce", (), "learn from answers that can be checked"),
     "eval": ("nanochat.stages.evaluate", (), "measure a stage on held-out text and questions"),
+    "verify": ("nanochat.stages.verify", (), "hash a run again, and repeat a step of each stage"),
     "chat": ("nanochat.serve.terminal", (), "talk to a model in the terminal"),
     "plan": ("nanochat.stages.plan", (), "what a depth costs, before anything runs"),
     "report": ("nanochat.report", (), "the report card of a run"),
@@ -47,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # With a short spin before they sleep they lose nothing alone (LOG.md, 2026-11-22). Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     try:
-        return entry(verb)(rest)
+        with terminated_is_interrupted(verb):
+            return entry(verb)(rest)
     except NanochatError as error:
         if "--debug" in argv:
             traceback.print_exc()
@@ -77,6 +82,24 @@ def out_of_memory(verb: str, error: Exception) -> int:
     return 1
 
 
+@contextlib.contextmanager
+def terminated_is_interrupted(verb: str) -> Iterator[None]:
+    """Let SIGTERM end a stage's verb as Ctrl-C does, where the stage itself is not listening yet or any more."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop) if VERBS[verb][0].startswith("nanochat.stages") else None
+    except ValueError:  # not in the main thread, where signals can't be caught
+        before = None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
 def entry(verb: str) -> Callable[[Sequence[str]], int]:
     """The function behind a verb. Its module is imported only now, so that `--help` need not wait for torch."""
     module, arguments, _ = VERBS[verb]
@@ -93,6 +116,10 @@ def run_then_chat(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> i
         return code
     from nanochat.config import flag_value
 
+    with contextlib.suppress(ValueError):
+        signal.signal(
+            signal.SIGTERM, signal.SIG_DFL
+        )  # a chat takes Ctrl-C for a line given up, and has nothing to save
     chosen = [word for name in ("run", "preset") if (value := flag_value(argv, name)) for word in (f"--{name}", value)]
     return entry("chat")(chosen)
 
