@@ -17,6 +17,8 @@ typedef union { uint32_t bits; float value; } word;
 #ifdef BFLOAT16 /* the upper half of a float32 */
 typedef uint16_t E;
 static inline float get(E x) { word w = {(uint32_t)x << 16}; return w.value; }
+#define FIRST_HALVES 0,32,1,33,2,34,3,35,4,36,5,37,6,38,7,39,8,40,9,41,10,42,11,43,12,44,13,45,14,46,15,47
+#define SECOND_HALVES 16,48,17,49,18,50,19,51,20,52,21,53,22,54,23,55,24,56,25,57,26,58,27,59,28,60,29,61,30,62,31,63
 static inline E put(float x) /* to nearest, ties to even, as PyTorch rounds */
 {
     word w = {.value = x};
@@ -24,6 +26,8 @@ static inline E put(float x) /* to nearest, ties to even, as PyTorch rounds */
 }
 #else
 typedef float E;
+#define FIRST_HALVES 0,16,1,17,2,18,3,19,4,20,5,21,6,22,7,23
+#define SECOND_HALVES 8,24,9,25,10,26,11,27,12,28,13,29,14,30,15,31
 static inline float get(E x) { return x; }
 static inline E put(float x) { return x; }
 #endif
@@ -264,6 +268,29 @@ void adamw(float *weight, const float *grad, float *mean, float *square, size n,
             mean[i] = m, square[i] = v;
             weight[i] = weight[i] * keep - rate * m / (sqrtf(v) * correction + eps);
         }
+    }
+}
+
+/* y (columns, rows) = the transpose of x (rows, columns), for each of `count`, by squares of one vector's width. Taking in
+   turn from the first and the second half of a list is a perfect shuffle; as many as the width has bits transpose. */
+typedef E vector __attribute__((vector_size(64)));
+enum { WIDTH = 64 / sizeof(E) };
+
+void transpose(const E *x, E *y, size count, size rows, size columns)
+{
+    size across = columns / WIDTH, squares = rows / WIDTH * across;
+    THREADS for (size n = 0; n < count * squares; n++) {
+        size at = n / squares * rows * columns, r = n % squares / across * WIDTH, c = n % across * WIDTH;
+        vector a[WIDTH], b[WIDTH];
+        for (size i = 0; i < WIDTH; i++) memcpy(a + i, x + at + (r + i) * columns + c, 64);
+        for (size bit = 1; bit < WIDTH; bit *= 2) {
+            for (size i = 0; i < WIDTH / 2; i++) {
+                b[2 * i] = __builtin_shufflevector(a[i], a[i + WIDTH / 2], FIRST_HALVES);
+                b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + WIDTH / 2], SECOND_HALVES);
+            }
+            memcpy(a, b, sizeof a);
+        }
+        for (size i = 0; i < WIDTH; i++) memcpy(y + at + (c + i) * rows + r, a + i, 64);
     }
 }
 

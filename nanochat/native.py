@@ -43,6 +43,7 @@ SIGNATURES = {
     "adamw": "ppppnffffff",
     "momentum": "pppnf",
     "descend": "ppnff",
+    "transpose": "ppnnn",
 }
 TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_float}
 
@@ -72,6 +73,16 @@ def run(dtype: torch.dtype, name: str, *arguments: Argument) -> None:
     """Call a kernel. Tensors must be contiguous: only their addresses are passed."""
     assert all(x.is_contiguous() for x in arguments if isinstance(x, Tensor)), name
     kernel(dtype, name)(*[x.data_ptr() if isinstance(x, Tensor) else x for x in arguments])
+
+
+def transposed(x: Tensor) -> Tensor:
+    """`x` (..., rows, columns) with its last two axes swapped in memory too; quickly where that can be done."""
+    rows, columns = x.shape[-2:]
+    if rows % 32 or columns % 32 or not x.is_contiguous() or not available(x):
+        return x.mT.contiguous()
+    y = x.new_empty(*x.shape[:-2], columns, rows)
+    run(x.dtype, "transpose", x, y, x.numel() // (rows * columns), rows, columns)
+    return y
 
 
 @functools.cache

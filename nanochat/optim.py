@@ -151,7 +151,7 @@ def orthogonalise(
     x: Tensor = matrices.to(dtype).reshape(-1, *matrices.shape[-2:])
     tall = x.shape[-2] > x.shape[-1]
     if tall:  # the smaller of X X^T and X^T X is cheaper
-        x = x.mT.contiguous()
+        x = native.transposed(x)
     # The Frobenius norm bounds the largest singular value; 2 % of slack keeps bfloat16 rounding below 1 as well.
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)
     steps, wide = list(coefficients), x.shape[-1] > 2 * x.shape[-2]
@@ -168,7 +168,7 @@ def orthogonalise(
         else:
             x = torch.baddbmm(x, polynomial, x, beta=a)
     if tall:
-        x = x.mT
+        x = native.transposed(x)
     return x.reshape(matrices.shape).to(matrices.dtype)
 
 

@@ -104,6 +104,14 @@ def test_rms_norm(dtype):
     assert off(got, wanted) <= TOLERANCE[dtype] and off(second.grad, first.grad) <= TOLERANCE[dtype]
 
 
+@DTYPES
+def test_transposed(dtype):
+    x = torch.arange(2 * 96 * 64).view(2, 96, 64).to(dtype)
+    with native.kernels():
+        got = [native.transposed(y) for y in (x, x[0], x[:, :50], x.double())]
+    assert all(torch.equal(y, z.mT) and y.is_contiguous() for y, z in zip(got, (x, x[0], x[:, :50], x), strict=True))
+
+
 def test_optimizers_by_kernels_take_the_plain_step():
     ends = []
     for on in (False, True):

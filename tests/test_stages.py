@@ -305,7 +305,9 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_end_is_the_same(root, capsys)
     whole, history, stage = tensors(root, "pretrain"), records(root, "pretrain"), root / "home/toy/pretrain"
     (stage / "stage.json").unlink()
     weights = stage / "step_000006/model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-7])
+    data = weights.read_bytes()
+    weights.unlink()  # `whole` is mapped from it
+    weights.write_bytes(data[:-7])
     with pytest.warns(UserWarning, match="damaged checkpoint: .*step_000006"), pytest.raises(Interrupted):
         pretrain(replace(once, keep=1, stop_after=1))
     assert "step_000006 is damaged: moved to" in " ".join(capsys.readouterr().err.split())
@@ -336,7 +338,7 @@ def test_damaged_tokens_are_named_and_made_again(root, file, capsys):
     prepare(tokenizer_config(root))
     path = root / "home/toy" / file
     whole = path.read_bytes()
-    path.write_bytes(whole[:-9] + b"\x01" + whole[-8:])
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     with pytest.raises((DataError, TokenizerError), match=r"nanochat tokenizer|another|byte-level BPE"):
         open_everything(root)
     prepare(tokenizer_config(root))

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from nanochat.cli import main
-from nanochat.stages import verify as verify_stage
 from nanochat.stages.ship import ship
 from nanochat.stages.verify import verify
 from tests import test_stages as toy
@@ -62,7 +61,7 @@ def test_a_changed_file_is_named(root, capsys, name, said):
     elif name.endswith("tokenizer.json"):
         data = data.replace(b"<|python_start|>", b"<|pxthon_start|>") if b"<|python" in data else data[:-9]
     else:
-        data = data[:-2] + b"\xff" + data[-1:]
+        data = data[:-2] + bytes([data[-2] ^ 1]) + data[-1:]
     path.write_bytes(data)
     capsys.readouterr()
     assert main(["verify", "toy"]) == 1
@@ -90,13 +89,14 @@ def test_metrics_that_cannot_be_true_are_noticed(root, change, said):
     assert said in problems[0]
 
 
-def test_what_cannot_be_repeated_says_why(root, easy, monkeypatch):
+def test_what_cannot_be_repeated_says_why(root, easy):
     toy.run_up_to(root, "sft")
     ship(root / "home/toy", root / "home/shipped")
     stages = {found.stage: found for found in verify(root / "home/shipped")}
     assert not [problem for found in stages.values() for problem in found.problems]
     assert "optimizer's state" in stages["midtrain"].note
-    monkeypatch.setattr(verify_stage, "copy_inputs", lambda *more: None)
+    started = root / "home/toy/pretrain/started.json"
+    started.write_text(json.dumps(json.loads(started.read_text()) | {"fingerprint": "of other inputs"}))
     assert "has changed since" in found(root)["pretrain"].note
 
 

@@ -81,7 +81,7 @@ class Ours:
             model, matrix_lr=0.02, embedding_lr=0.2, head_lr=0.005, matrix_decay=0.05, dtype=runtime.dtype
         )
         muon = optimizer.optimizers[1]
-        muon.step = partial(self.timed, muon.step)  # type: ignore[method-assign]
+        muon.step = partial(self.timed, muon.step)  # type: ignore[assignment, method-assign]
         everlasting = 1_000_000_000
         self.loop = train(
             model, optimizer, batches(shape, runtime), lambda step: 1.0, steps=everlasting, accumulate=shape.accumulate
@@ -117,7 +117,8 @@ class Theirs:
             max_position_embeddings=m.context, use_cache=False,
         )  # fmt: skip
         self.shape, self.runtime = shape, runtime
-        self.model = NanoChatForCausalLM(config).to(runtime.device).train()
+        self.model: torch.nn.Module = NanoChatForCausalLM(config)
+        self.model.to(runtime.device).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
         self.batches = batches(shape, runtime)
         self.loss = torch.compile(self.plain_loss) if compiled else self.plain_loss

@@ -124,6 +124,10 @@ MAY_REACH = {
     "nanochat/fast.py": {"subprocess"},  # the compiler
     "nanochat/native.py": {"subprocess"},  # the C compiler
     "nanochat/runtime.py": {"subprocess"},
+    # The server: it waits for others, and asks nobody.
+    **{f"nanochat/serve/{name}.py": {"asyncio"} for name in ("api", "flight", "guard", "models", "stream")},
+    "nanochat/serve/server.py": {"asyncio", "socket", "webbrowser"},
+    "nanochat/cli.py": {"subprocess"},  # `run --serve` starts `serve`
 }
 
 
