@@ -16,8 +16,8 @@ from nanochat.errors import UsageError
 
 # benchmark: (its fields, what measures it and returns the exit code)
 BENCHES: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
-    "train": (TrainBench, bench_train),
     "infer": (InferBench, bench_infer),
+    "train": (TrainBench, bench_train),
     "tokenizer": (TokenizerBench, bench_tokenizer),
 }
 
