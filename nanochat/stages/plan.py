@@ -118,12 +118,12 @@ def stated(chosen: Plan, config: PlanConfig, gpu: str) -> dict[str, Any]:
     about = GPUS[gpu]
     found = estimate(chosen, about, config.world, config.parallel, config.price)
     figures = figures_of(chosen, config, chosen.tokens / found.seconds / config.world, about.peak)
-    named = f"{config.world} {gpu}" if config.world > 1 else f"one {gpu}"
+    named, links = (f"{config.world} {gpu}", ", and stated links") if config.world > 1 else (f"one {gpu}", "")
     return figures | {
         "memory_gb": found.memory_gb, "device_memory_gb": about.memory_gb, "sent_gb_per_step": found.sent_gb,
         "sending_seconds_per_step": found.sending_seconds, "dollars": found.dollars,
         "dollars_per_hour": config.price or about.price,
-        "speed_source": f"stated peak of {named}, at an assumed {MFU:.0%} of it, and stated links; not run",
+        "speed_source": f"stated peak of {named}, at an assumed {MFU:.0%} of it{links}; not run",
     }  # fmt: skip
 
 
