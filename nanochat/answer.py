@@ -7,6 +7,7 @@ How an answer ends:
     "length"     at `max_tokens` drawn tokens, at the end of the context, or with a call beyond `max_calls` or too close
                  to the context's end to be answered; with `cut_circles` also when its last LOOP tokens are some phrase
                  three times or more
+    "call"       with `<|call_end|>` where calls are handed over to whoever asked, instead of run here
     "malformed"  with a special token that has no place there, such as `<|user_start|>`, or `<|call_end|>` without a
                  call. Such tokens are not masked out: what is drawn from must be what the loss of reinforcement
                  learning sees, and a trained model learns not to write them.
@@ -26,7 +27,7 @@ from nanochat.sampling import Sampling
 from nanochat.tokenizer import Tokenizer
 from nanochat.tools import Tool, run_call
 
-Finish = Literal["stop", "length", "malformed"]
+Finish = Literal["stop", "length", "call", "malformed"]
 Kind = Literal["text", "call", "output"]
 LOOP = 48  # tokens; phrases of up to a third of it count as circles
 Alternatives = tuple[tuple[int, str, float], ...]  # id, text, probability
@@ -84,6 +85,7 @@ class Rules:
     context: int
     tools: Mapping[str, Tool]
     max_calls: int
+    hands_over_calls: bool = False  # a call ends the answer, and is answered from outside
 
     @cached_property
     def names(self) -> dict[int, str]:
@@ -137,6 +139,20 @@ class Answer:
             pieces += [self.add(Drawn(token), sampled=False) for token in self.output()]
         return pieces
 
+    def resume(self, ids: Sequence[int]) -> list[Piece]:
+        """Begin with `ids`, as if they had been drawn, and with what tools say to them; the pieces that tell of it.
+
+        The model reads them with the prompt, and the completion has only what follows them.
+        """
+        pieces: list[Piece] = []
+        for token in ids:
+            if self.finish is None:
+                pieces += self.take(Drawn(token))
+        self.prompt += tuple(self.ids)
+        for told in (self.ids, self.logprobs, self.sampled, self.texts, self.pending):
+            told.clear()
+        return pieces
+
     def add(self, drawn: Drawn, sampled: bool) -> Piece:
         """Record one token; the piece that tells of it."""
         self.ids.append(drawn.id)
@@ -176,7 +192,9 @@ class Answer:
                 self.kind, self.call = "call", []
             case "<|call_end|>", "call", True:
                 self.kind, self.num_calls = "text", self.num_calls + 1
-                if self.num_calls > self.rules.max_calls or self.room_for_output < 1:
+                if self.rules.hands_over_calls:
+                    self.finish = "call"
+                elif self.num_calls > self.rules.max_calls or self.room_for_output < 1:
                     self.finish = "length"
             case "<|output_start|>", "text", False:
                 self.kind = "output"

@@ -95,12 +95,16 @@ class KVCache:
 
     def layers(self, positions: Int[Tensor, "B T"]) -> list["LayerCache"]:
         """What attention reads of each layer: the slots in use, with the mask that keeps it causal."""
-        used = min(rounded(int(positions.max()) + 1), self.capacity)
+        used = self.used(positions)
         slots = torch.arange(used, device=positions.device)
         # (B, 1, T, S): token t of row b sees the slots up to its own position.
         visible = (slots <= positions[:, :, None])[:, None]
         held = zip(self.keys[:, :, :, :used], self.values[:, :, :, :used], strict=True)
         return [LayerCache(keys, values, positions, visible) for keys, values in held]
+
+    def used(self, positions: Int[Tensor, "B T"]) -> int:
+        """Slots that attention goes over: up to the last of these positions."""
+        return min(rounded(int(positions.max()) + 1), self.capacity)
 
     def select(self, rows: Int[Tensor, " kept"]) -> "KVCache":
         """A cache with just these rows, in this order: finished answers are dropped, a prompt is copied to many."""

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 import signal
+import subprocess
 import sys
 import traceback
 import warnings
@@ -26,8 +27,10 @@ VERBS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "eval": ("nanochat.stages.evaluate", (), "measure a stage on held-out text and questions"),
     "verify": ("nanochat.stages.verify", (), "hash a run again, and repeat a step of each stage"),
     "chat": ("nanochat.serve.terminal", (), "talk to a model in the terminal"),
+    "serve": ("nanochat.serve.server", (), "serve a model over HTTP: OpenAI's API, and a page to chat in"),
     "plan": ("nanochat.stages.plan", (), "what a depth costs, before anything runs"),
     "report": ("nanochat.report", (), "the report card of a run"),
+    "bench": ("nanochat.bench", (), "how fast this machine is, beside other tools"),
 }
 
 
@@ -104,23 +107,39 @@ def entry(verb: str) -> Callable[[Sequence[str]], int]:
     module, arguments, _ = VERBS[verb]
     function: Callable[..., int] = importlib.import_module(module).main
     if verb == "run":
-        return partial(run_then_chat, function)
+        return partial(run_and_talk, function)
     return lambda argv: function(argv, *arguments)
 
 
-def run_then_chat(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-    """`run --chat` opens the chat when the run is done. It is put together here: stages know nothing of serving."""
-    code = run(argv)
-    if code or "--chat" not in argv:
-        return code
+def run_and_talk(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """`run --chat` opens the chat when the run is done; with `--serve` a page shows the run from its beginning on.
+
+    They are put together here: stages know nothing of serving.
+    """
     from nanochat.config import flag_value
 
-    with contextlib.suppress(ValueError):
-        signal.signal(
-            signal.SIGTERM, signal.SIG_DFL
-        )  # a chat takes Ctrl-C for a line given up, and has nothing to save
     chosen = [word for name in ("run", "preset") if (value := flag_value(argv, name)) for word in (f"--{name}", value)]
-    return entry("chat")(chosen)
+    is_main = os.environ.get("RANK", "0") == "0" and not {"-h", "--help"} & {*argv}
+    if "--serve" not in argv or not is_main:
+        if (code := run(argv)) or "--chat" not in argv:
+            return code
+        with contextlib.suppress(ValueError):  # a chat takes Ctrl-C for a line given up, and has nothing to save
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return entry("chat")(chosen)
+    # In a process of its own, and with one thread: to be looked at must not slow the learning down.
+    port = flag_value(argv, "port") or "8000"
+    command = [sys.executable, "-m", "nanochat", "serve", *chosen, "--wait", "--open", "--threads", "1", "--port", port]
+    server = subprocess.Popen(command)
+    try:
+        if code := run(argv):
+            return code
+        if "--chat" in argv:
+            return entry("chat")(chosen)
+        server.wait()  # until Ctrl-C
+        return 0
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def usage() -> str:

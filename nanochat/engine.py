@@ -130,25 +130,9 @@ class Batch:
             return []
         answers = [self.answers[number] for number in waiting]
         logits = self.logits if len(waiting) == len(self.answers) else self.logits[self.whole(waiting)]
-        log_p = distribution(logits, self.sampling)
-        uniforms = torch.tensor([answer.uniforms.random() for answer in answers], dtype=torch.float64)
-        ids = draw(log_p, uniforms)
-        if self.sampling.logprobs_of == "model" and not self.sampling.is_plain:
-            log_p = logits.log_softmax(dim=-1)
-        logprobs = log_p.gather(1, ids[:, None]).squeeze(1)
-        columns = [ids.tolist(), logprobs.tolist()]
-        if self.is_watched:
-            columns += [entropy(log_p).tolist(), self.likeliest(log_p)]
-        return [(answer, Drawn(*row)) for answer, row in zip(answers, zip(*columns, strict=True), strict=True)]
-
-    def likeliest(self, log_p: Float[Tensor, "B V"]) -> list[Alternatives]:
-        """The five likeliest tokens of each row, of those that can be drawn."""
-        best = log_p.exp().topk(min(SHOWN, log_p.shape[-1]), dim=-1)
-        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [
-            tuple((token, self.tokenizer.decode([token]), p) for token, p in zip(*row, strict=True) if p > 0)
-            for row in rows
-        ]
+        uniforms = [answer.uniforms.random() for answer in answers]
+        shown = SHOWN if self.is_watched else None
+        return list(zip(answers, draw_tokens(self.tokenizer, logits, self.sampling, uniforms, shown), strict=True))
 
     @torch.inference_mode()
     def drop_ended(self) -> None:
@@ -179,6 +163,40 @@ class Batch:
     def whole(self, numbers: Sequence[object]) -> Tensor:
         """Whole numbers as a tensor on the model's device."""
         return self.runtime.tensor(numbers, torch.long)
+
+
+def draw_tokens(
+    tokenizer: Tokenizer,
+    logits: Float[Tensor, "B V"],
+    sampling: Sampling,
+    uniforms: Sequence[float],
+    shown: int | None = None,
+) -> list[Drawn]:
+    """The next token of each row, each by its own random number; with entropy and `shown` alternatives where asked."""
+    log_p = distribution(logits, sampling)
+    ids = draw(log_p, torch.tensor(uniforms, dtype=torch.float64))
+    if sampling.logprobs_of == "model" and not sampling.is_plain:
+        log_p = logits.log_softmax(dim=-1)
+    return describe(tokenizer, log_p, ids, shown)
+
+
+def describe(
+    tokenizer: Tokenizer, log_p: Float[Tensor, "B V"], ids: Int[Tensor, " B"], shown: int | None = None
+) -> list[Drawn]:
+    """What is to be told of one token a row: ln p, and where asked the entropy and the likeliest alternatives."""
+    columns = [ids.tolist(), log_p.gather(1, ids[:, None]).squeeze(1).tolist()]
+    if shown is not None:
+        columns += [entropy(log_p).tolist(), likeliest(tokenizer, log_p, shown)]
+    return [Drawn(*row) for row in zip(*columns, strict=True)]
+
+
+def likeliest(tokenizer: Tokenizer, log_p: Float[Tensor, "B V"], count: int) -> list[Alternatives]:
+    """The `count` likeliest tokens of each row, of those that can be drawn."""
+    best = log_p.exp().topk(min(count, log_p.shape[-1]), dim=-1)
+    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [
+        tuple((token, tokenizer.decode([token]), p) for token, p in zip(*row, strict=True) if p > 0) for row in rows
+    ]
 
 
 def grown(model: LanguageModel, cache: KVCache, capacity: int) -> KVCache:

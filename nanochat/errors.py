@@ -10,6 +10,8 @@
     ├── TrainingError      training can't go on: its numbers are not finite any more
     ├── DeviceError        the machine lacks what was asked for
     ├── RankError          another process of the same run died, or cannot be reached
+    ├── BusyError          the queue is full: try again a little later
+    │   └── ClosedError    no new work is taken: whoever serves is closing, or has failed
     └── ToolError          a tool refused its input; the message is what the model gets to see
 
 An error says what was expected, what was found and what to do about it, in one line. Assertions are for our own
@@ -61,6 +63,14 @@ class DeviceError(NanochatError):
 
 
 class RankError(NanochatError):
+    pass
+
+
+class BusyError(NanochatError):
+    pass
+
+
+class ClosedError(BusyError):
     pass
 
 

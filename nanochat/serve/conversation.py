@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,19 @@ from nanochat.engine import Engine, Finish, Piece, Sampling
 from nanochat.errors import UsageError
 from nanochat.runtime import Runtime
 from nanochat.tasks import limit_for, tools_for
-from nanochat.tokenizer import Call, Message, Output, Part, Text, conversation_to_json, message, prompt, read_reply
+from nanochat.tokenizer import (
+    Call,
+    Message,
+    Output,
+    Part,
+    Text,
+    check,
+    conversation_to_json,
+    message,
+    prompt,
+    read_reply,
+    render,
+)
 from nanochat.tools import NO_RECIPE, Calculator, words
 
 Loader = Callable[[], "Speaker"]
@@ -21,6 +34,8 @@ Provenance = Literal["found", "invented"] | None
 
 FAMILIAR = 0.8  # of its words make a recipe one that was found earlier
 PLAIN_TOKENS = 64  # by which plain text is continued: it has no answer's end
+BESIDE = " beside the system's"
+CHEAP = 10_000  # bytes that are encoded in no time
 ANSWER_SHARE = 5  # a prompt leaves at least one in so many tokens of the context to the answer
 LIST_LINE = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)])\s+\S", re.MULTILINE)
 HEADING = re.compile(r"^(?:ingredients|steps|directions|method):?\s*$", re.MULTILINE | re.IGNORECASE)
@@ -43,6 +58,13 @@ class Speaker:
         """Tokens of a prompt that leave room for an answer."""
         context = self.engine.model.config.context
         return context - context // ANSWER_SHARE
+
+    @cached_property
+    def most_bytes(self) -> int:
+        """A longer text fits into no context, whatever its tokens are: it need not be encoded to know that."""
+        tokenizer, config = self.engine.tokenizer, self.engine.model.config
+        longest = max(len(tokenizer.token_bytes(token)) for token in range(config.vocab_size))
+        return max(config.context * longest, CHEAP)
 
 
 def load_speaker(folder: Path, runtime: Runtime, kitchen: Sequence[Recipe]) -> Speaker:
@@ -109,10 +131,12 @@ class Session:
         Turn n draws as row n: the same seed and the same questions give the same conversation.
         """
         earlier = self.messages if self.speaker.takes_turns else []
-        ids, kept = fitted(self.speaker, self.system, earlier, question)
+        first = [message("system", self.system)] if self.system else []
+        ids, kept = fitted(self.speaker, [*first, *earlier, message("user", question)])
         sampling = self.sampling
         if not self.speaker.takes_turns:
             sampling = replace(sampling, max_tokens=min(sampling.max_tokens, PLAIN_TOKENS))
+        kept = kept[len(first) : -1]
         turn = Turn(self.speaker, question, ids, kept, len(earlier) - len(kept), sampling, self.num_asked)
         self.num_asked += 1
         return turn
@@ -126,25 +150,40 @@ class Session:
         self.messages = []
 
 
-def fitted(speaker: Speaker, system: str, earlier: Sequence[Message], question: str) -> tuple[list[int], list[Message]]:
-    """(the prompt, which `earlier` messages are in it): the oldest question and its answer are left out first."""
-    ids: list[int] = []
-    for start in range(0, len(earlier) + 1, 2):
-        kept = list(earlier[start:])
-        ids = prompt_ids(speaker, system, kept, question)
-        if len(ids) <= speaker.longest_prompt:
-            return ids, kept
-    wanted = "a message that fits" + (" beside the system's" if system else "")
-    raise UsageError(f"{wanted} into {speaker.longest_prompt} tokens", f"{len(ids)}", "shorten it")
+def fitted(speaker: Speaker, conversation: Sequence[Message]) -> tuple[list[int], list[Message]]:
+    """(the prompt, the messages that are in it): the oldest questions and their answers are left out first.
+
+    The last message is the user's, or an assistant's that ends with a tool's output, to be gone on with. Raises
+    UsageError where not even the last question fits, and ChatError for what is no conversation.
+    """
+    if speaker.takes_turns:
+        check(conversation)
+    first = int(conversation[0].role == "system")
+    last = len(conversation) - 1 - (conversation[-1].role == "assistant")
+    kept = [*conversation[:first], *conversation[last:]]
+    wanted = f"a message that fits{BESIDE * first} into {speaker.longest_prompt} tokens"
+    if (size := len(conversation[last].text.encode(errors="replace"))) > speaker.most_bytes:
+        raise UsageError(wanted, f"{size} bytes", "shorten it")
+    ids = prompt_ids(speaker, kept)
+    if len(ids) > speaker.longest_prompt:
+        raise UsageError(wanted, f"{len(ids)}", "shorten it")
+    for start in range(last - 2, first - 1, -2):  # from the newest back, so that a long past costs nothing
+        longer = [*conversation[:first], *conversation[start:]]
+        if len(more := prompt_ids(speaker, longer)) > speaker.longest_prompt:
+            break
+        ids, kept = more, longer
+    return ids, kept
 
 
-def prompt_ids(speaker: Speaker, system: str, earlier: Sequence[Message], question: str) -> list[int]:
+def prompt_ids(speaker: Speaker, conversation: Sequence[Message]) -> list[int]:
     """What the model is given to continue: a conversation, or plain text where it knows no conversations."""
-    tokenizer = speaker.engine.tokenizer
+    tokenizer, last = speaker.engine.tokenizer, conversation[-1]
     if not speaker.takes_turns:
-        return [tokenizer.special("<|bos|>"), *tokenizer.encode(question)]
-    first = [message("system", system)] if system else []
-    return prompt(tokenizer, [*first, *earlier, message("user", question)])
+        asked = next(said for said in reversed(conversation) if said.role == "user")
+        return [tokenizer.special("<|bos|>"), *tokenizer.encode(asked.text)]
+    if last.role == "assistant" and any(isinstance(part, Output) for part in last.parts[-1:]):
+        return render(tokenizer, conversation).ids[:-1]  # all but the end of the turn
+    return prompt(tokenizer, conversation)
 
 
 def provenance(reply: Message, earlier: Sequence[Message] = ()) -> Provenance:

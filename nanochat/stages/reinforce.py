@@ -5,15 +5,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
+import torch
+
+from nanochat.attention import rounded
 from nanochat.config import parse
 from nanochat.data import recipes
 from nanochat.distributed import Parallel, share
 from nanochat.engine import Engine, Sampling
 from nanochat.errors import UsageError
 from nanochat.gpt import GPT
+from nanochat.loss import IGNORE
 from nanochat.optim import trapezoid
 from nanochat.rollout import Question, Rollout, roll_out, sampling_seed, to_batches
-from nanochat.runtime import home
+from nanochat.runtime import Runtime, home
 from nanochat.stages.finetune import BEFORE, continued, conversation_stream, describe, lessons, row_batches
 from nanochat.stages.presets import presets_of
 from nanochat.stages.sample import LAPSE_QUESTION, ask
@@ -38,11 +42,11 @@ class ReinforceConfig:
     """questions a step"""
     samples: int = 8
     """answers to each question"""
-    rows: int = 32
-    """answers of a micro-batch"""
+    rows: int = 64
+    """most answers of a micro-batch"""
     rehearse: int = 4
     """rows of fine-tuning's conversations beside the answers, so that nothing else is forgotten; 0: none"""
-    max_tokens: int = 96
+    max_tokens: int = 64
     """longest answer, in tokens that the model draws"""
     mixture: Literal["", "tiny"] = ""
     """the tasks: the kitchen assistant's, or the tiny preset's"""
@@ -106,7 +110,7 @@ def reinforce(config: ReinforceConfig) -> int:
         )
         for step in stage.training(steps, model, optimizer, config.steps, start):
             done, cursor = step.index + 1, step.cursor
-            figures = {name: float(str(cursor[name])) for name in ("reward", "answer_tokens", "stopped")}
+            figures = {name: float(str(cursor[name])) for name in ("reward", "answer_tokens", "stopped", "taught")}
             stage.measure(step.index, **figures)
             if config.lapse_every and (done % config.lapse_every == 0 or done == config.steps):
                 with stage.ranks.whole(model):
@@ -144,10 +148,28 @@ def rollout_batches(
         with stage.breaking(), stage.ranks.whole(model):
             rollouts = roll_out(engine, questions, config.samples, sampling, rows)
         cursor = summary(stage, step, rollouts)
-        yield from to_batches(rollouts, config.rows, stage.runtime, cursor)
+        yield from micro_batches(rollouts, config.rows, stage.runtime, cursor)
         if config.rehearse:
             yield replace(lessons_of(stage, engine, tasks, step), cursor=cursor)
         step += 1
+
+
+def micro_batches(
+    rollouts: Sequence[Rollout], rows: int, runtime: Runtime, cursor: dict[str, object]
+) -> Iterator[Batch]:
+    """Micro-batches of the answers that teach: those that were better or worse than the others to their question.
+
+    Where all answers to a question earn the same, no advantage is left, and a pass over them would cost time for a
+    gradient of zero. How many micro-batches there are must not depend on the answers, since all processes read as
+    many: each gets an equal share, of like lengths, and what is left over at the end is empty.
+    """
+    count = -(-len(rollouts) // rows)
+    teaching = sorted((r for r in rollouts if r.advantage), key=lambda r: len(r.prompt) + len(r.completion.ids))
+    each = min(rows, rounded(max(1, -(-len(teaching) // count))))
+    made = list(to_batches(teaching, each, runtime, cursor))
+    nothing = torch.zeros(1, 1, dtype=torch.long, device=runtime.device)
+    empty = Batch(nothing, torch.full_like(nothing, IGNORE), nothing.float(), cursor)
+    yield from made + [empty] * (count - len(made))
 
 
 def lessons_of(stage: Stage, engine: Engine, tasks: dict[str, Task], step: int) -> Batch:
@@ -177,6 +199,8 @@ def summary(stage: Stage, step: int, rollouts: Sequence[Rollout]) -> dict[str, A
         sum(r.reward for r in rollouts),
         float(sum(sum(r.completion.sampled) for r in rollouts)),
         float(sum(r.completion.finish == "stop" for r in rollouts)),
+        float(sum(r.advantage != 0 for r in rollouts)),
     ]
-    count, reward, tokens, stopped = stage.ranks.total(sums)
-    return {"next": step + 1, "reward": reward / count, "answer_tokens": tokens / count, "stopped": stopped / count}
+    count, *totals = stage.ranks.total(sums)
+    means = (total / count for total in totals)
+    return {"next": step + 1, **dict(zip(("reward", "answer_tokens", "stopped", "taught"), means, strict=True))}

@@ -56,6 +56,10 @@ class RunConfig:
     """seconds without a sign of another process, after which it counts as lost"""
     chat: bool = False
     """open the chat when all is done"""
+    serve: bool = False
+    """show the run in a browser while it learns, and talk to its newest checkpoint there; as `nanochat serve` does"""
+    port: int = 8000
+    """where the page is, with --serve"""
     evaluate: bool = True
     """measure each stage on held-out text and questions"""
     questions: int = 0

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from nanochat import native
 from nanochat.checkpoint import SCHEMA, Checkpoint, is_whole, newest, run_folder, save, step_folders
 from nanochat.config import dumps
 from nanochat.distributed import Parallel, joined
@@ -128,6 +129,8 @@ class Stage:
     def resume(self, model: GPT, optimizer: Together) -> tuple[int, dict[str, Any]]:
         """Fill model and optimizer from this stage's newest checkpoint: (steps done, cursor); (0, {}) at the start."""
         self.claim()
+        if how := native.lacking(self.runtime.device, self.runtime.dtype):
+            self.say(f"[yellow]plain PyTorch between products, which takes about a quarter longer: {how}[/]")
         self.tokenizer = read_stage(self.run, "tokenizer")["tokenizer"]
         found = newest(self.folder)
         self.ranks.wait()  # from here on the main process moves and rewrites what the others have read
@@ -166,7 +169,7 @@ class Stage:
         done = start
         try:
             with Progress(self.console, self.name, total, start) as progress:
-                for step in steps:
+                for step in by_kernels(steps):
                     self.note(step, progress, flops_per_token(model.config))
                     yield step
                     done, self.cursor, every = step.index + 1, step.cursor, self.config.save_every
@@ -274,6 +277,16 @@ class Stage:
     def say(self, text: str) -> None:
         """A line on the screen."""
         self.console.print(text, highlight=False)
+
+
+def by_kernels(steps: Iterator[Step]) -> Iterator[Step]:
+    """The same steps, with the work between their products done by kernels where there are any (native.py)."""
+    while True:
+        with native.kernels():
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step
 
 
 def elsewhere(made: Mapping[str, Any], runtime: Runtime) -> str:

@@ -1,6 +1,6 @@
 """The tokenizer stage: bring the text, set a twentieth aside, learn a vocabulary, write the corpus as tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -22,12 +22,12 @@ from nanochat.distributed import Parallel
 from nanochat.errors import DataError, TokenizerError
 from nanochat.files import sweep
 from nanochat.keyed import rng
-from nanochat.runtime import home
+from nanochat.runtime import available_cores, home
 from nanochat.stages.presets import presets_of
 from nanochat.stages.progress import Ticks
 from nanochat.stages.records import read_stage
 from nanochat.stages.stage import Stage, open_stage
-from nanochat.tokenizer import Tokenizer, train_tokenizer
+from nanochat.tokenizer import BulkEncoder, Tokenizer, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def prepare(config: TokenizerConfig) -> int:
         if not training:
             raise DataError("documents to train on", f"none in {', '.join(config.sources)}", "add some with --sources")
         tokenizer = learn(stage, drawn(training, config.training_bytes, config.seed), config.vocab_size)
-        tokens = {name: encode(stage, tokenizer, name, docs, stamps[name]) for name, docs in sides.items()}
+        encoder = BulkEncoder(tokenizer)
+        tokens = {name: encode(stage, encoder, name, docs, stamps[name]) for name, docs in sides.items()}
         stage.ranks.wait(patiently=True)
         corpus = {name: tally(docs, tokens[name]) for name, docs in sides.items()}
         for name, counts in corpus.items():
@@ -137,15 +138,19 @@ def is_whole(folder: Path) -> bool:
 
 def learn(stage: Stage, texts: Sequence[str], vocab_size: int) -> Tokenizer:
     """The tokenizer, trained by the main process and read by the others; or the one of a stage that was stopped."""
-    learned = None
+    learned = before = None
     if stage.runtime.is_main:
         with stage.breaking(), Ticks(stage.console, "merges") as ticks:
-            learned = learned_before(stage) or train_tokenizer(texts, vocab_size, progress=ticks.show)
+            before = learned_before(stage)
+            learned = before or train_tokenizer(
+                counted(stage, texts), vocab_size, progress=ticks.show, workers=available_cores()
+            )
     stage.ranks.wait(patiently=True)
     stage.claim()
     if learned:
         learned.save(stage.folder)
-        sweep(stage.run / "tokens")
+        if before is None:  # else what was begun with it goes on
+            sweep(stage.run / "tokens")
     stage.ranks.wait()
     return Tokenizer.load(stage.folder)
 
@@ -162,12 +167,24 @@ def learned_before(stage: Stage) -> Tokenizer | None:
     return found if found.fingerprint == done.get("tokenizer", found.fingerprint) else None
 
 
-def encode(stage: Stage, tokenizer: Tokenizer, name: str, docs: Sequence[Document], stamp: str) -> int:
-    """Write the tokens of one side of a source, unless they are there; how many there are."""
+def counted(stage: Stage, texts: Sequence[str]) -> Iterator[str]:
+    """The texts, one after the other, with a bar that tells how many were taken."""
+    with Ticks(stage.console, "count") as ticks:
+        for number, text in enumerate(texts, 1):
+            yield text
+            if number % 100 == 0:
+                ticks.show(number, len(texts))
+
+
+def encode(stage: Stage, encoder: BulkEncoder, name: str, docs: Sequence[Document], stamp: str) -> int:
+    """Write the tokens of one side of a source, unless that was done before; how many there are.
+
+    What was interrupted goes on after the last part that is safe on disk.
+    """
     if not stage.runtime.is_main:
         return 0
     path = stage.run / "tokens" / f"{name}.npy"
     with stage.breaking(), Ticks(stage.console, f"encode {name}") as ticks:
-        if is_current(path, tokenizer.fingerprint, stamp):
+        if is_current(path, encoder.fingerprint, stamp):
             return int(open_store(path, verify=False).record.tokens)
-        return int(write_store(path, docs, tokenizer, ticks.show).record.tokens)
+        return int(write_store(path, docs, encoder, ticks.show).record.tokens)

@@ -14,9 +14,22 @@ ROOT = Path(__file__).parents[2]
 # From the ground up. A unit may import what lies on a lower floor.
 FLOORS = [
     {"nanochat", "config", "errors", "files", "keyed", "runtime"},
+    {"native"},
+    {"fused"},
     {"attention", "optim", "sampling"},
     {"cluster", "gpt", "loss", "plan", "tokenizer"},
-    {"answer", "checkpoint", "distributed", "engine", "sharded", "sharded_checkpoint", "tools", "train"},
+    {
+        "answer",
+        "checkpoint",
+        "decoder",
+        "distributed",
+        "engine",
+        "scheduler",
+        "sharded",
+        "sharded_checkpoint",
+        "tools",
+        "train",
+    },
     {"data", "tasks"},
     {"bench", "evaluate", "interop", "report", "rollout"},
     {"serve", "stages"},
@@ -34,6 +47,7 @@ SIDEWAYS = {
     ("cluster", "gpt"),
     ("cluster", "plan"),
     ("config", "errors"),
+    ("decoder", "engine"),
     ("distributed", "sharded"),
     ("distributed", "train"),
     ("engine", "answer"),
@@ -42,6 +56,9 @@ SIDEWAYS = {
     ("report", "evaluate"),
     ("runtime", "errors"),
     ("runtime", "nanochat"),
+    ("scheduler", "answer"),
+    ("scheduler", "decoder"),
+    ("scheduler", "engine"),
     ("tasks", "data"),
 }
 
