@@ -52,7 +52,7 @@ def start(home, stage, disk=""):
         command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-m", *command]
     else:
         command = [sys.executable, "-m", *command]
-    environment = {**os.environ, "NANOCHAT_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "NANOCHAT_HOME": str(home), "PYTHONPATH": str(ROOT), "TMPDIR": str(home.parent)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -61,7 +61,7 @@ def start(home, stage, disk=""):
     ("disk", "said"), [("full", "No space left on device"), ("read-only", "Read-only file system")]
 )
 def test_a_real_disk_that_is_full_or_read_only(home, disk, said):
-    """A disk in memory that has room for two checkpoints and not for three; and one that takes nothing any more."""
+    """A disk in memory that has room for two checkpoints and not for three; one that takes nothing after the first."""
     if not shutil.which("unshare") or subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode:
         pytest.skip("no disk may be mounted here: user namespaces are not allowed")
     done = start(home, "pretrain", disk)
