@@ -99,18 +99,25 @@ def show(result: Mapping[str, Any], as_json: bool, save: str = "") -> int:
     return 0
 
 
+# What some benchmarks know of a measurement besides its seconds, and the head of its column.
+TOLD = {"tokens_per_second": "tokens/s", "share_of_peak": "share of the product peak"}
+
+
 def table(result: Mapping[str, Any]) -> str:
     """The measurements of a record as a Markdown table; `benchmarks/README.md` quotes this.
 
     The last column is how many times as fast a side is as the first of the same task: the median, lowest and highest of
     the rounds.
     """
-    lines = ["| task | side | seconds, median (least to most) | times as fast as the first |", "|---|---|---|---|"]
+    told = [column for column in TOLD if all(column in row for row in result["measurements"])]
+    head = ["task", "side", "seconds, median (least to most)", "times as fast as the first", *(TOLD[c] for c in told)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     firsts: dict[str, Sequence[float]] = {}
     for row in result["measurements"]:
         seconds = row["seconds"]
         first = firsts.setdefault(row["task"], seconds)
         spread = f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
         versus = "" if first is seconds else "{median:.2f} ({low:.2f} to {high:.2f})".format(**ratios(seconds, first))
-        lines.append(f"| {row['task']} | {row['side']} | {spread} | {versus} |")
+        more = [f"{row[c]:.1%}" if c == "share_of_peak" else f"{row[c]:,.0f}" for c in told]
+        lines.append("| " + " | ".join([row["task"], row["side"], spread, versus, *more]) + " |")
     return "\n".join(lines) + "\n"

@@ -167,7 +167,7 @@ def bench_train(config: TrainBench) -> int:
     figures: dict[str, float | None] = {"first_step_seconds": ours.step()}
     ours.step()
     figures["peak_memory_gb"] = peak_memory_gb()
-    sides = {OURS: ours} | others(shape, runtime, config.against)
+    sides = others(shape, runtime, config.against) | {OURS: ours}
     first_steps = {name: side.step() for name, side in sides.items()}
     seconds = in_turn(
         {name: partial(fastest, side.step, config.steps) for name, side in sides.items()},
@@ -202,13 +202,13 @@ def bench_train(config: TrainBench) -> int:
 def others(shape: Shape, runtime: Runtime, against: str) -> dict[str, Ours | Theirs]:
     """What we are measured beside."""
     sides: dict[str, Ours | Theirs] = {}
+    twin = portable(shape)
+    if against != "plain":
+        sides |= {COMPILED: Theirs(twin, runtime, compiled=True), EAGER: Theirs(twin, runtime, compiled=False)}
     if against != "transformers":
         sides[PLAIN] = Ours(shape, runtime, plain=True)
-    if against != "plain":
-        twin = portable(shape)
-        if twin != shape:
-            sides[TWIN] = Ours(twin, runtime)
-        sides |= {EAGER: Theirs(twin, runtime, compiled=False), COMPILED: Theirs(twin, runtime, compiled=True)}
+    if against != "plain" and twin != shape:
+        sides[TWIN] = Ours(twin, runtime)
     return sides
 
 
