@@ -2,7 +2,7 @@
 
 The benchmark behind `runs/serve_load.json`, on the shipped run, the server a process of its own:
 
-    python tests/serve_load.py --clients 64 --seconds 120 --out runs/serve_load.json
+    python -m tests.serve_load --clients 64 --seconds 120 --out runs/serve_load.json
 """
 
 import argparse
@@ -169,7 +169,7 @@ def measure(clients: int, seconds: float, slots: int) -> dict[str, Any]:
         "load": os.getloadavg()[0],
     }
     return {**found, "slots": slots, "memory_mb": {"before": round(before, 1), "after": round(after, 1)},
-            "exit_code": code, "command": " ".join(["python", *sys.argv]), **about}  # fmt: skip
+            "exit_code": code, "command": " ".join(["python -m tests.serve_load", *sys.argv[1:]]), "load": round(os.getloadavg()[0], 1), **about}  # fmt: skip
 
 
 QUESTIONS = (
