@@ -162,14 +162,17 @@ def measure(clients: int, seconds: float, slots: int) -> dict[str, Any]:
     for client in made:
         for error in client.errors[:1]:
             print(error, file=sys.stderr)
-    about = {
+    return {
+        **found,
+        "slots": slots,
+        "memory_mb": {"before": round(before, 1), "after": round(after, 1)},
+        "exit_code": code,
+        "load": round(os.getloadavg()[0], 1),  # of the machine: what else it had to do
+        "command": " ".join(["python -m tests.serve_load", *sys.argv[1:]]),
         "commit": commit(),
         "machine": machine(detect("cpu", "float32")),
         "versions": versions(),
-        "load": os.getloadavg()[0],
     }
-    return {**found, "slots": slots, "memory_mb": {"before": round(before, 1), "after": round(after, 1)},
-            "exit_code": code, "command": " ".join(["python -m tests.serve_load", *sys.argv[1:]]), "load": round(os.getloadavg()[0], 1), **about}  # fmt: skip
 
 
 QUESTIONS = (
