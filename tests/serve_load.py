@@ -2,7 +2,7 @@
 
 The benchmark behind `runs/serve_load.json`, on the shipped run, the server a process of its own:
 
-    python tests/serve_load.py --clients 64 --seconds 120 --out runs/serve_load.json
+    python -m tests.serve_load --clients 64 --seconds 120 --out runs/serve_load.json
 """
 
 import argparse
@@ -162,14 +162,17 @@ def measure(clients: int, seconds: float, slots: int) -> dict[str, Any]:
     for client in made:
         for error in client.errors[:1]:
             print(error, file=sys.stderr)
-    about = {
+    return {
+        **found,
+        "slots": slots,
+        "memory_mb": {"before": round(before, 1), "after": round(after, 1)},
+        "exit_code": code,
+        "load": round(os.getloadavg()[0], 1),  # of the machine: what else it had to do
+        "command": " ".join(["python -m tests.serve_load", *sys.argv[1:]]),
         "commit": commit(),
         "machine": machine(detect("cpu", "float32")),
         "versions": versions(),
-        "load": os.getloadavg()[0],
     }
-    return {**found, "slots": slots, "memory_mb": {"before": round(before, 1), "after": round(after, 1)},
-            "exit_code": code, "command": " ".join(["python", *sys.argv]), **about}  # fmt: skip
 
 
 QUESTIONS = (
