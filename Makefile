@@ -24,7 +24,7 @@ FOR_GUIDE := $(VENV)/.for-guide
 BOOK := educational/_build
 SPHINX := $(VENV_PYTHON) -m sphinx -q -W --keep-going -d $(BOOK)/doctrees
 
-.PHONY: help env chat reference guide guide-sync guide-serve test test-slow check clean
+.PHONY: help env chat reference guide guide-sync guide-serve test test-slow torture check clean
 
 help:
 	@echo "make chat [PRESET=tiny]  train a chatbot from raw text, then talk to it"
@@ -35,6 +35,7 @@ help:
 	@echo "make guide-serve         show the book's site on this machine"
 	@echo "make test                the fast tests"
 	@echo "make test-slow           the long ones"
+	@echo "make torture             kill training at random moments, break its disk, compare the bits"
 	@echo "make check               lint, format, types, structure"
 	@echo "make clean               remove $(VENV) and caches; runs are kept"
 
@@ -66,6 +67,9 @@ test: $(FOR_TESTS)
 
 test-slow: $(FOR_TESTS)
 	@$(VENV_PYTHON) -m pytest -m slow --timeout 900
+
+torture: $(FOR_TESTS)
+	@GOMP_SPINCOUNT=4000 $(VENV_PYTHON) -m tests.torture
 
 check: $(FOR_TESTS)
 	@$(VENV_PYTHON) -m ruff check

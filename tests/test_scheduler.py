@@ -1,4 +1,4 @@
-"""The scheduler against the engine: whoever comes, leaves and waits beside it, an answer is the one the engine gives."""
+"""The scheduler against the engine: whoever comes, leaves and waits beside it, an answer is the engine's own."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from nanochat.engine import Engine, Piece, Sampling
 from nanochat.errors import BusyError, ClosedError, UsageError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.runtime import Runtime
-from nanochat.scheduler import SHARED, Event, Scheduler
+from nanochat.scheduler import Event, Scheduler
 from nanochat.tools import Calculator
 from tests.scripted import CALL, CALLED, START, TOKENIZER, Scripted, said, saying
 from tests.test_engine import full_logits, quiet, random_model
