@@ -26,7 +26,7 @@ FOR_GUIDE := $(VENV)/.for-guide
 BOOK := educational/_build
 SPHINX := $(VENV_PYTHON) -m sphinx -q -W --keep-going -d $(BOOK)/doctrees
 
-.PHONY: help env chat serve reference guide guide-sync guide-serve test test-slow check clean
+.PHONY: help env chat serve reference guide guide-sync guide-serve test test-slow torture check clean
 
 help:
 	@echo "make chat [PRESET=tiny]  train a chatbot from raw text, then talk to it"
@@ -38,6 +38,7 @@ help:
 	@echo "make guide-serve         show the book's site on this machine"
 	@echo "make test                the fast tests"
 	@echo "make test-slow           the long ones"
+	@echo "make torture             kill training at random moments, break its disk, compare the bits"
 	@echo "make check               lint, format, types, structure"
 	@echo "make clean               remove $(VENV) and caches; runs are kept"
 
@@ -73,6 +74,9 @@ test: $(FOR_TESTS)
 test-slow: $(FOR_TESTS)
 	@$(VENV_PYTHON) -m pytest -m slow --timeout 900
 
+torture: $(FOR_TESTS)
+	@GOMP_SPINCOUNT=4000 $(VENV_PYTHON) -m tests.torture
+
 check: $(FOR_TESTS)
 	@$(VENV_PYTHON) -m ruff check
 	@$(VENV_PYTHON) -m ruff format --check
@@ -95,7 +99,7 @@ $(FOR_TESTS): $(PINS) $(TORCH) $(FOR_GUIDE)
 
 $(FOR_GUIDE): $(PINS) $(TORCH)
 	@echo "Installing nanochat and what its book needs ..."
-	@$(INSTALL) -qq --no-build-isolation -e ".[guide]"
+	@$(INSTALL) -qq --no-build-isolation -e ".[guide,serve]"
 	@touch $(FOR_CHAT) $@
 
 $(TORCH): constraints.txt | $(MADE)

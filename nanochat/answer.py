@@ -139,6 +139,20 @@ class Answer:
             pieces += [self.add(Drawn(token), sampled=False) for token in self.output()]
         return pieces
 
+    def resume(self, ids: Sequence[int]) -> list[Piece]:
+        """Begin with `ids`, as if they had been drawn, and with what tools say to them; the pieces that tell of it.
+
+        The model reads them with the prompt, and the completion has only what follows them.
+        """
+        pieces: list[Piece] = []
+        for token in ids:
+            if self.finish is None:
+                pieces += self.take(Drawn(token))
+        self.prompt += tuple(self.ids)
+        for told in (self.ids, self.logprobs, self.sampled, self.texts, self.pending):
+            told.clear()
+        return pieces
+
     def add(self, drawn: Drawn, sampled: bool) -> Piece:
         """Record one token; the piece that tells of it."""
         self.ids.append(drawn.id)

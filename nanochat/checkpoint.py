@@ -5,12 +5,14 @@
                                    optimizer.safetensors         momentum and second moments
                                    state.json                    configuration, cursor, versions, hashes of the files
 
+Where the model is cut up among processes, each writes a file of its own, `model-00001-of-00004.safetensors` and so on.
+
 A checkpoint is written to a folder of another name, flushed to the disk, and renamed: it is there whole or not at all.
 """
 
+import hashlib
 import json
 import re
-import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,20 +21,24 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from nanochat.config import dumps, from_json
+from nanochat.config import dumps, from_json, to_json
 from nanochat.errors import CheckpointError, SchemaError, UsageError
-from nanochat.files import flush, sha256
+from nanochat.files import discard, partial_of, sha256, whole_folder
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import Together
 from nanochat.runtime import Runtime, home, machine, versions
+from nanochat.sharded import Sharded
+from nanochat.sharded_checkpoint import read_into, read_whole, saved_sizes, write_shares
 from nanochat.tokenizer import Tokenizer
+from nanochat.train import Alone, Ranks
 
 SCHEMA = 1  # of state.json; raised when an older program could misread a newer file
 STAGES = ("pretrain", "midtrain", "sft", "rl")
 SHIPPED = "reference"  # the run that comes with the code
+OLDER = "delete this checkpoint, and an older one will be used"
 STEP_FOLDER = re.compile(r"step_(\d{6,})")
 
 
@@ -50,15 +56,18 @@ class Checkpoint:
 
     def weights(self) -> dict[str, Tensor]:
         """The model's tensors by name."""
-        return load_file(self.folder / "model.safetensors")
+        return read_whole(self.folder, "model")
 
     def restore(self, model: GPT, optimizer: Together | None = None) -> None:
         """Fill `model`, and `optimizer` where given, with what was saved."""
+        if isinstance(optimizer, Sharded):
+            state = optimizer.empty_state(saved_sizes(self.folder, "optimizer"))
+            read_into(self.folder, {name: weight.detach() for name, weight in optimizer.weights.items()} | state)
+            return
         fill(model, self.weights(), self.folder)
-        saved = self.folder / "optimizer.safetensors"
-        if optimizer is not None and saved.exists():
+        if optimizer is not None:
             named = dict(model.named_parameters())
-            for name, tensor in load_file(saved).items():
+            for name, tensor in read_whole(self.folder, "optimizer").items():
                 weight, _, key = name.rpartition(".")
                 optimizer.state_of(named[weight])[key] = tensor if key == "step" else tensor.to(named[weight].device)
 
@@ -71,39 +80,56 @@ def save(
     runtime: Runtime,
     state: Mapping[str, Any],
     keep: int = 2,
+    ranks: Ranks | None = None,
 ) -> Path:
-    """Write `folder/step_NNNNNN`, then drop all but the newest `keep`. `state` is the caller's: cursor, stage, seed."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write `folder/step_NNNNNN`, then drop all but the newest `keep`. `state` is the caller's: cursor, stage, seed.
+
+    The main process does it; where the model is cut up among `ranks` all call it, and each writes its share. Raises
+    CheckpointError where that fails, and then the checkpoints before it are as they were.
+    """
     final = folder / f"step_{step:06d}"
-    partial = folder / f".{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    ranks = ranks or Alone()
+    if not runtime.is_main:
+        ranks.wait()  # for the folder
+        write_tensors(partial_of(final), model, optimizer)
+        return final
     try:
-        partial.mkdir()
-        write_files(partial, model, optimizer, {"step": step, "machine": machine(runtime), **state})
+        folder.mkdir(parents=True, exist_ok=True)
+        with whole_folder(final) as partial:
+            ranks.wait()
+            write_tensors(partial, model, optimizer)
+            write_state(partial, model, {"step": step, "machine": machine(runtime), **state})
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         remedy = "free some space, or set NANOCHAT_HOME to another disk; the checkpoint before it is whole"
         raise CheckpointError(f"to write {final}", str(error), remedy) from error
-    if final.exists():
-        shutil.rmtree(final)
-    partial.rename(final)
-    flush(folder)
-    for old in step_folders(folder)[:-keep]:
-        shutil.rmtree(old)
+    for old in step_folders(folder)[: -max(1, keep)]:
+        discard(old)
     return final
 
 
-def write_files(folder: Path, model: GPT, optimizer: Together | None, state: Mapping[str, Any]) -> None:
-    """The files of a checkpoint, flushed to the disk."""
+def write_tensors(folder: Path, model: GPT, optimizer: Together | None) -> None:
+    """The weights and the optimizer's state, or this process's share of them."""
+    if isinstance(optimizer, Sharded):
+        write_shares(folder, "model", {name: weight.detach() for name, weight in optimizer.weights.items()})
+        write_shares(folder, "optimizer", optimizer.state())
+        return
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()}
     save_file(tensors, folder / "model.safetensors")
     if optimizer is not None:
         save_file(optimizer_tensors(model, optimizer), folder / "optimizer.safetensors")
+
+
+def write_state(folder: Path, model: GPT, state: Mapping[str, Any]) -> None:
+    """What else is to be known; state.json, which has the hashes of the others and of itself, comes last."""
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     about = {"schema": SCHEMA, "config": model.config, "versions": versions(), **state, "files": files}
-    (folder / "state.json").write_text(dumps(about))
-    for path in [*folder.iterdir(), folder]:
-        flush(path)
+    (folder / "state.json").write_text(dumps(sealed(about)), encoding="utf-8")
+
+
+def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
+    """`state` with the hash of all that it says: a cursor that lost a digit would train on, and nobody would notice."""
+    plain: dict[str, Any] = to_json({name: value for name, value in state.items() if name != "seal"})
+    return plain | {"seal": hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()}
 
 
 def optimizer_tensors(model: GPT, optimizer: Together) -> dict[str, Tensor]:
@@ -130,23 +156,40 @@ def newest(folder: Path) -> Checkpoint | None:
 def open_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`, its files compared with their hashes. Raises CheckpointError."""
     try:
-        state = json.loads((folder / "state.json").read_text())
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         schema, files = state["schema"], dict(state["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"a state.json in {folder}", f"{type(error).__name__}: {error}", "use an older checkpoint"
-        ) from error
+        raise CheckpointError(f"a state.json in {folder}", f"{type(error).__name__}: {error}", OLDER) from error
     if schema != SCHEMA:
         got = f"schema version {schema} in {folder}"
         raise SchemaError(
             f"a checkpoint of schema version {SCHEMA}", got, "use the nanochat that wrote it, or train anew"
         )
+    if "seal" in state and sealed(state) != state:  # those written before there were seals have none
+        raise CheckpointError(f"{folder / 'state.json'} as it was saved", "other words", OLDER)
     for name, digest in files.items():
-        path = folder / name
-        if not path.exists() or sha256(path) != digest:
-            got = "other bytes" if path.exists() else "no file"
-            raise CheckpointError(f"{path} as it was saved", got, "delete this checkpoint, an older one will be used")
+        compare(folder / name, digest)
     return Checkpoint(folder, state)
+
+
+def compare(path: Path, digest: str) -> None:
+    """Raises CheckpointError where a file has not the SHA-256 that it was saved with, or can't be read."""
+    try:
+        got = "" if sha256(path) == digest else "other bytes"
+    except FileNotFoundError:
+        got = "no file"
+    except OSError as error:
+        got = str(error)
+    if got:
+        raise CheckpointError(f"{path} as it was saved", got, OLDER)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the newest checkpoint of a stage's folder is there, and undamaged."""
+    try:
+        return bool(open_checkpoint(step_folders(folder)[-1]))
+    except (IndexError, CheckpointError):
+        return False
 
 
 def fill(model: GPT, tensors: Mapping[str, Tensor], folder: Path) -> None:

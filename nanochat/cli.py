@@ -1,13 +1,16 @@
 """The command line: `nanochat VERB --field value`. One verb a stage, and one for all of them."""
 
+import contextlib
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import FrameType
 
 from nanochat import __version__
 from nanochat.errors import NanochatError
@@ -22,6 +25,7 @@ VERBS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "sft": ("nanochat.stages.finetune", ("sft",), "learn what to say"),
     "rl": ("nanochat.stages.reinforce", (), "learn from answers that can be checked"),
     "eval": ("nanochat.stages.evaluate", (), "measure a stage on held-out text and questions"),
+    "verify": ("nanochat.stages.verify", (), "hash a run again, and repeat a step of each stage"),
     "chat": ("nanochat.serve.terminal", (), "talk to a model in the terminal"),
     "serve": ("nanochat.serve.server", (), "serve a model over HTTP: OpenAI's API, and a page to chat in"),
     "plan": ("nanochat.stages.plan", (), "what a depth costs, before anything runs"),
@@ -49,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # With a short spin before they sleep they lose nothing alone (LOG.md, 2026-11-22). Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
     try:
-        return entry(verb)(rest)
+        with terminated_is_interrupted(verb):
+            return entry(verb)(rest)
     except NanochatError as error:
         if "--debug" in argv:
             traceback.print_exc()
@@ -79,6 +84,24 @@ def out_of_memory(verb: str, error: Exception) -> int:
     return 1
 
 
+@contextlib.contextmanager
+def terminated_is_interrupted(verb: str) -> Iterator[None]:
+    """Let SIGTERM end a stage's verb as Ctrl-C does, where the stage itself is not listening yet or any more."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop) if VERBS[verb][0].startswith("nanochat.stages") else None
+    except ValueError:  # not in the main thread, where signals can't be caught
+        before = None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
 def entry(verb: str) -> Callable[[Sequence[str]], int]:
     """The function behind a verb. Its module is imported only now, so that `--help` need not wait for torch."""
     module, arguments, _ = VERBS[verb]
@@ -98,8 +121,11 @@ def run_and_talk(run: Callable[[Sequence[str]], int], argv: Sequence[str]) -> in
     chosen = [word for name in ("run", "preset") if (value := flag_value(argv, name)) for word in (f"--{name}", value)]
     is_main = os.environ.get("RANK", "0") == "0" and not {"-h", "--help"} & {*argv}
     if "--serve" not in argv or not is_main:
-        code = run(argv)
-        return entry("chat")(chosen) if "--chat" in argv and not code else code
+        if (code := run(argv)) or "--chat" not in argv:
+            return code
+        with contextlib.suppress(ValueError):  # a chat takes Ctrl-C for a line given up, and has nothing to save
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return entry("chat")(chosen)
     # In a process of its own, and with one thread: to be looked at must not slow the learning down.
     port = flag_value(argv, "port") or "8000"
     command = [sys.executable, "-m", "nanochat", "serve", *chosen, "--wait", "--open", "--threads", "1", "--port", port]

@@ -7,7 +7,9 @@
     ├── ChatError          a conversation is not well formed
     ├── CheckpointError    a run folder or a checkpoint is missing, damaged or of another version
     │   └── SchemaError    it was written by another version: nothing is damaged, and nothing is passed over
+    ├── TrainingError      training can't go on: its numbers are not finite any more
     ├── DeviceError        the machine lacks what was asked for
+    ├── RankError          another process of the same run died, or cannot be reached
     ├── BusyError          the queue is full: try again a little later
     │   └── ClosedError    no new work is taken: whoever serves is closing, or has failed
     └── ToolError          a tool refused its input; the message is what the model gets to see
@@ -52,7 +54,15 @@ class SchemaError(CheckpointError):
     pass
 
 
+class TrainingError(NanochatError):
+    pass
+
+
 class DeviceError(NanochatError):
+    pass
+
+
+class RankError(NanochatError):
     pass
 
 

@@ -12,7 +12,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <thread>
 #include <vector>
 #if defined(__x86_64__)
@@ -95,71 +94,87 @@ static inline floats exponential(floats x) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Threads that take every step together
+// Threads that share what one of them has to do
 // ---------------------------------------------------------------------------------------------------------------------
 
-// They wait for each other by looking again and again for some microseconds, then leave the core to others.
+// The caller cuts a piece of work into tasks, and whoever is there takes the next one. So a thread that the system has
+// put aside for a while, as happens on a busy machine, holds nobody up, unless it is in the middle of a task.
 struct Team {
+    using Task = void (*)(const void* work, int task, int thread);
     int size;
     std::vector<std::thread> others;
-    std::function<void(int)> job;
-    std::atomic<unsigned> call{0}, phase{0};
-    std::atomic<int> arrived{0};
-    bool over = false;
+    std::atomic<Task> run{nullptr};
+    std::atomic<const void*> work{nullptr};
+    // What is to be done now: its number (32 bits), its tasks (16), and the next of them (16). In one word, so that
+    // nobody takes a task of work that is over: all that a thread reads of a work is valid while a task of it is open.
+    std::atomic<uint64_t> open{0};
+    std::atomic<int> done{0};
+    std::atomic<bool> is_over{false};
 
     explicit Team(int size) : size(size) {
         for (int t = 1; t < size; t++)
             others.emplace_back([this, t] {
-                for (unsigned seen = 0;;) {
-                    until_changed(call, seen);
-                    seen = call.load(std::memory_order_acquire);
-                    if (over) return;
-                    job(t);
-                    meet();
+                for (uint64_t seen = 0; !is_over;) {
+                    take_tasks(t);
+                    wait_while([&] { return open.load() >> 32 == seen >> 32 && !is_over; }, &open);
+                    seen = open.load();
                 }
             });
     }
 
     ~Team() {
-        over = true;
-        call.fetch_add(1, std::memory_order_release);
-        call.notify_all();
+        is_over = true;
+        open.fetch_add(1ull << 32);
+        open.notify_all();
         for (auto& thread : others) thread.join();
     }
 
-    void run(std::function<void(int)> what) {
-        job = std::move(what);
-        call.fetch_add(1, std::memory_order_release);
-        call.notify_all();
-        job(0);
-        meet();
+    // what(task, thread) for each of `tasks` tasks; returns when all are done.
+    template <class What>
+    void share(int tasks, const What& what) {
+        if (tasks == 1 || size == 1) {
+            for (int task = 0; task < tasks; task++) what(task, 0);
+            return;
+        }
+        run = [](const void* work, int task, int thread) { (*(const What*)work)(task, thread); };
+        work = &what;
+        done = 0;
+        open = ((open.load() >> 32) + 1) << 32 | (uint64_t)tasks << 16;
+        open.notify_all();
+        take_tasks(0);
+        wait_while([&] { return done.load() < tasks; }, nullptr);
     }
 
-    // Nobody goes on before all are here.
-    void meet() {
-        if (size == 1) return;
-        unsigned now = phase.load(std::memory_order_acquire);
-        if (arrived.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
-            arrived.store(0, std::memory_order_relaxed);
-            phase.fetch_add(1, std::memory_order_release);
-            phase.notify_all();
-        } else {
-            until_changed(phase, now);
+    void take_tasks(int thread) {
+        for (uint64_t now = open.load();;) {
+            int task = now & 0xffff, tasks = now >> 16 & 0xffff;
+            if (task >= tasks) return;
+            Task what = run;
+            const void* on = work;
+            if (!open.compare_exchange_weak(now, now + 1)) continue;
+            what(on, task, thread);
+            done.fetch_add(1);
+            now = open.load();
         }
     }
 
-    static void until_changed(std::atomic<unsigned>& value, unsigned from) {
-        for (int i = 0; i < 4000; i++) {
-            if (value.load(std::memory_order_acquire) != from) return;
+    // Look again and again, for microseconds; then offer the core to others in between; after a millisecond or so sleep.
+    template <class Condition>
+    static void wait_while(Condition is_so, std::atomic<uint64_t>* changes) {
+        for (int i = 0; is_so(); i++) {
+            if (i < 300) {
 #if defined(__x86_64__)
-            _mm_pause();
+                _mm_pause();
 #endif
+                continue;
+            }
+            if (i < 3000 || !changes) {
+                std::this_thread::yield();
+                continue;
+            }
+            uint64_t now = changes->load();
+            if (is_so()) changes->wait(now);
         }
-        for (int i = 0; i < 100; i++) {
-            if (value.load(std::memory_order_acquire) != from) return;
-            std::this_thread::yield();
-        }
-        while (value.load(std::memory_order_acquire) == from) value.wait(from);
     }
 };
 
@@ -264,14 +279,13 @@ static void as_floats(const Number* from, int inputs, float* to) {
     }
 }
 
-// finish(row, output, 16 sums) for every output of this thread's share of blocks, of every row of x.
+// finish(row, output, 16 sums) for every output of these blocks, of every row of x.
 template <class Finish>
-static void product(const Matrix& m, Format format, const Rows& x, int rows, int thread, int threads,
+static void product(const Matrix& m, Format format, const Rows& x, int rows, int block, int end,
                     std::vector<float>& scratch, Finish finish) {
-    int blocks = m.outputs / BLOCK, end = blocks * (thread + 1) / threads;
     size_t size = (size_t)BLOCK * m.inputs;
     scratch.resize(std::max(scratch.size(), size));
-    for (int block = blocks * thread / threads; block < end; block++) {
+    for (; block < end; block++) {
         if (format == FLOAT32) {
             block_rows((const float*)m.packed + block * size, x.exact.data(), m, block, rows, finish);
         } else if (MULTIPLIES_BF16) {
@@ -321,7 +335,7 @@ struct Decoder {
     std::vector<int32_t> held;       // ids (slots, capacity)
     std::vector<float> x, heads;
     Rows normed, mixed, hidden;
-    std::vector<std::vector<float>> scratch, scores;
+    std::vector<std::vector<float>> scratch;  // one a thread
     Team team;
 
     explicit Decoder(const Shape& shape) : s(shape), team(shape.threads) {
@@ -337,7 +351,6 @@ struct Decoder {
         mixed.shape(s.most, s.width, is_short);
         hidden.shape(s.most, 4 * s.width, is_short);
         scratch.resize(s.threads);
-        scores.resize(s.threads);
     }
 
     size_t place(int layer, int slot, int head) const {
@@ -490,49 +503,49 @@ static void attend(Decoder& d, int layer, int token, const float* row, int slot,
 }
 
 template <class Number>
-static void pass(Decoder& d, int t, int tokens, const int32_t* slots, const int32_t* positions, int scored,
+static void pass(Decoder& d, int tokens, const int32_t* slots, const int32_t* positions, int scored,
                  const int32_t* chosen, float* logits) {
     const Shape& s = d.s;
-    Format format = (Format)s.format;
     int across = d.layers[0].qkv.outputs;
-    auto& scratch = d.scratch[t];
-    auto each = [&](auto what) { for (int n = t; n < tokens; n += s.threads) what(n); d.team.meet(); };
+    auto row_of = [&](int n) { return &d.heads[(size_t)n * across]; };
+    auto each = [&](int count, auto what) { d.team.share(count, what); };
     auto times = [&](const Matrix& m, const Rows& x, int rows, auto finish) {
-        product(m, format, x, rows, t, s.threads, scratch, finish);
-        d.team.meet();
+        int blocks = m.outputs / BLOCK, tasks = std::min(blocks, 8 * s.threads);
+        d.team.share(rows ? tasks : 0, [&](int task, int t) {
+            int from = blocks * task / tasks, end = blocks * (task + 1) / tasks;
+            product(m, (Format)s.format, x, rows, from, end, d.scratch[t], finish);
+        });
     };
     auto add = [&](int row, int output, floats sums) {
         float* to = &d.x[(size_t)row * s.width + output];
         if (output < s.width) store(to, load(to) + sums);
     };
-    auto norm = [&](int n) { normalise_into(&d.x[(size_t)n * s.width], s.width, s.eps, d.normed, n); };
+    auto norm = [&](int n, int) { normalise_into(&d.x[(size_t)n * s.width], s.width, s.eps, d.normed, n); };
 
-    each([&](int n) { embed(d, n, slots[n], positions[n], scratch); norm(n); });
+    each(tokens, [&](int n, int t) { embed(d, n, slots[n], positions[n], d.scratch[t]); });
     for (int layer = 0; layer < s.layers; layer++) {
         const Layer& l = d.layers[layer];
-        if (layer) each(norm);
-        times(l.qkv, d.normed, tokens, [&](int n, int o, floats sums) { store(&d.heads[(size_t)n * across + o], sums); });
-        each([&](int n) {
+        each(tokens, norm);
+        times(l.qkv, d.normed, tokens, [&](int n, int output, floats sums) { store(row_of(n) + output, sums); });
+        each(tokens, [&](int n, int t) {
             int id = d.held[(size_t)slots[n] * s.capacity + positions[n]];
-            enter_cache<Number>(d, layer, &d.heads[(size_t)n * across], slots[n], positions[n], id, scratch);
+            enter_cache<Number>(d, layer, row_of(n), slots[n], positions[n], id, d.scratch[t]);
         });
-        for (int task = t; task < tokens * s.kv_heads; task += s.threads) {
+        each(tokens * s.kv_heads, [&](int task, int t) {
             int n = task / s.kv_heads;
-            const float* row = &d.heads[(size_t)n * across];
-            attend<Number>(d, layer, n, row, slots[n], positions[n], task % s.kv_heads, d.scores[t]);
-        }
-        d.team.meet();
+            attend<Number>(d, layer, n, row_of(n), slots[n], positions[n], task % s.kv_heads, d.scratch[t]);
+        });
         times(l.output, d.mixed, tokens, add);
-        each(norm);
+        each(tokens, norm);
         times(l.up, d.normed, tokens, [&](int n, int output, floats sums) {
             floats positive = larger(sums, floats{});
             if (output < 4 * s.width) d.hidden.put(n, output, positive * positive);
         });
         times(l.down, d.hidden, tokens, add);
     }
-    for (int i = t; i < scored; i += s.threads)
+    each(scored, [&](int i, int) {
         normalise_into(&d.x[(size_t)chosen[i] * s.width], s.width, s.eps, d.normed, i);
-    d.team.meet();
+    });
     times(d.head, d.normed, scored, [&](int n, int output, floats z) {
         // softcap tanh(z / softcap), with tanh(y) = 1 - 2 / (e^2y + 1)
         floats capped = s.softcap - 2.0f * s.softcap / (exponential(z * (2.0f / s.softcap)) + 1.0f);
@@ -688,10 +701,8 @@ int decoder_multiplies_bf16() { return MULTIPLIES_BF16; }
 void decoder_read(Decoder* d, int tokens, const int32_t* ids, const int32_t* slots, const int32_t* positions, int scored,
                   const int32_t* chosen, float* logits) {
     for (int n = 0; n < tokens; n++) d->held[(size_t)slots[n] * d->s.capacity + positions[n]] = ids[n];
-    d->team.run([=](int t) {
-        if (d->is_exact) pass<float>(*d, t, tokens, slots, positions, scored, chosen, logits);
-        else pass<bf16>(*d, t, tokens, slots, positions, scored, chosen, logits);
-    });
+    if (d->is_exact) pass<float>(*d, tokens, slots, positions, scored, chosen, logits);
+    else pass<bf16>(*d, tokens, slots, positions, scored, chosen, logits);
 }
 
 void decoder_copy(Decoder* d, int source, int target, int tokens) {
@@ -707,12 +718,9 @@ void decoder_copy(Decoder* d, int source, int target, int tokens) {
 
 void decoder_draw(Decoder* d, int rows, const int32_t* chosen, const float* logits, const Law* laws, int64_t* ids,
                   double* logprobs) {
-    auto draw = [=](int t) {
-        for (int r = t; r < rows; r += d->s.threads)
-            draw_one(logits + (size_t)chosen[r] * d->s.vocabulary, d->s.vocabulary, laws[r], d->scores[t], ids + r,
-                     logprobs + r);
-    };
-    if (rows > 1) d->team.run(draw);
-    else draw(0);
+    d->team.share(rows, [=](int r, int t) {
+        int count = d->s.vocabulary;
+        draw_one(logits + (size_t)chosen[r] * count, count, laws[r], d->scratch[t], ids + r, logprobs + r);
+    });
 }
 }

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from nanochat import fused
 from nanochat.attention import KVCache, LayerCache, attend, rotary_angles, rotate
 from nanochat.errors import UsageError
 from nanochat.keyed import key
@@ -110,6 +111,8 @@ class Attention(nn.Module):
         sine: Tensor,
         cache: LayerCache | None = None,
     ) -> Float[Tensor, "B T C"]:
+        if cache is None and fused.suits(x):
+            return self.in_few_passes(x, ids, cosine, sine)
         b, t, c = x.shape
         size = self.config.head_size
         # (B, T, heads x D) -> (B, heads, T, D)
@@ -126,6 +129,20 @@ class Attention(nn.Module):
         written: Tensor = self.output(mixed)
         return written
 
+    def in_few_passes(
+        self, x: Float[Tensor, "B T C"], ids: Int[Tensor, "B T"], cosine: Tensor, sine: Tensor
+    ) -> Float[Tensor, "B T C"]:
+        """The same in training on a CPU: one product for queries, keys and values, one function for what follows."""
+        c = self.config
+        matrix = torch.cat([m.weight.to(x.dtype) for m in (self.query, self.key, self.value)])
+        more = None if self.values is None else self.values(ids).to(x.dtype)
+        angles = (cosine.float().flatten(0, 2), sine.float().flatten(0, 2))
+        mixed = fused.CausalAttention.apply(  # type: ignore[no-untyped-call]
+            F.linear(x, matrix), more, *angles, (c.n_head, c.n_kv_head), c.norm_eps, c.sharpness
+        )
+        written: Tensor = self.output(mixed)
+        return written
+
 
 class MLP(nn.Module):
     """Each token thinks for itself: four times as wide, ReLU squared, and back (Primer, arXiv:2109.08668)."""
@@ -135,6 +152,9 @@ class MLP(nn.Module):
         self.up, self.down = Linear(config.n_embd, 4 * config.n_embd), Linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        if fused.suits(x):
+            quick: Tensor = self.down(fused.ReLUSquared.apply(self.up(x)))  # type: ignore[no-untyped-call]
+            return quick
         written: Tensor = self.down(F.relu(self.up(x)).square())
         return written
 
@@ -267,6 +287,9 @@ class GPT(nn.Module):
 
 def rms_norm(x: Float[Tensor, "*rows C"], eps: float) -> Float[Tensor, "*rows C"]:
     """`x` divided by its root mean square over the last axis; no parameters (arXiv:1910.07467)."""
+    if fused.suits(x):
+        quick: Tensor = fused.RMSNorm.apply(x, eps)  # type: ignore[no-untyped-call]
+        return quick
     if x.device.type == "cpu" and x.requires_grad:
         normed: Tensor = RMSNorm.apply(x, eps)  # type: ignore[no-untyped-call]
         return normed

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nanochat import native
 from nanochat.attention import rounded
 
 IGNORE = -1  # a target that teaches nothing: padding, prompts, tool output
@@ -40,10 +41,10 @@ def weighted_nll(features: Float[Tensor, "B T C"], head: HeadLike, batch: Target
     """Sum over tokens of weight x -ln p(target), in float32; gradients flow to `features` and `head.weight`."""
     targets, weights, rows = batch.targets.flatten(), batch.weights.flatten(), features.flatten(0, 1)
     # Ignored targets are left out before the head, not multiplied by zero after it: in a chat batch they are most.
-    kept, counts = chosen(targets)
-    loss: Tensor = ChunkedNLL.apply(  # type: ignore[no-untyped-call]
-        rows[kept], head.weight, targets[kept], weights[kept] * counts, head.softcap
-    )
+    if bool((targets == IGNORE).any()):
+        kept, counts = chosen(targets)
+        rows, targets, weights = rows[kept], targets[kept], weights[kept] * counts
+    loss: Tensor = ChunkedNLL.apply(rows, head.weight, targets, weights, head.softcap)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -81,6 +82,8 @@ class ChunkedNLL(torch.autograd.Function):
         weights: Float[Tensor, " N"],
         softcap: float,
     ) -> Float[Tensor, ""]:
+        if any(ctx.needs_input_grad) and native.available(features):
+            return in_few_passes(ctx, features, weight.to(features.dtype), targets, weights, softcap)
         exact = torch.float64 if features.dtype == torch.float64 else torch.float32
         matrix = weight.to(features.dtype)
         total = torch.zeros((), dtype=exact, device=features.device)
@@ -105,6 +108,30 @@ class ChunkedNLL(torch.autograd.Function):
         feature_grad, matrix_grad = ctx.saved_tensors
         scale = outputs[0]
         return feature_grad * scale.to(feature_grad.dtype), matrix_grad * scale.to(matrix_grad.dtype), None, None, None
+
+
+def in_few_passes(
+    ctx: Any,
+    features: Float[Tensor, "N C"],
+    matrix: Float[Tensor, "V C"],
+    targets: Int[Tensor, " N"],
+    weights: Float[Tensor, " N"],
+    softcap: float,
+) -> Float[Tensor, ""]:
+    """`ChunkedNLL.forward` with one kernel between the products, which turns logits into their gradients."""
+    dtype, losses = features.dtype, torch.empty(len(features))
+    feature_grad, matrix_grad = torch.empty_like(features), torch.zeros(matrix.shape)
+    weights = weights.float()
+    for start in range(0, len(features), CHUNK):
+        part = slice(start, start + CHUNK)
+        rows = features[part]
+        slope = rows @ matrix.T
+        sizes = (len(rows), len(matrix))
+        native.run(dtype, "capped_nll", slope, targets[part], weights[part], losses[part], *sizes, softcap)
+        torch.mm(slope, matrix, out=feature_grad[part])
+        native.run(dtype, "accumulate", matrix_grad, slope.T @ rows, matrix.numel())
+    ctx.save_for_backward(feature_grad, matrix_grad)
+    return losses.double().sum().float()
 
 
 @torch.no_grad()

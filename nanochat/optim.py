@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
+
+from nanochat import native
 
 Group = dict[str, Any]
 Triple = tuple[float, float, float]
@@ -58,6 +61,13 @@ class AdamW(torch.optim.Optimizer):
             state["mean"], state["square"] = torch.zeros_like(weight), torch.zeros_like(weight)
         state["step"] += 1
         step, (beta1, beta2) = int(state["step"]), group["betas"]
+        if native.available(weight, grad):
+            keep, rate = 1 - group["lr"] * group["weight_decay"], group["lr"] / (1 - beta1**step)
+            numbers = (beta1, beta2, keep, rate, 1 / math.sqrt(1 - beta2**step), group["eps"])
+            tensors = (weight, grad.contiguous(), state["mean"], state["square"])
+            native.run(weight.dtype, "adamw", *tensors, weight.numel(), *numbers)
+            increment_version(weight)  # autograd has not seen this change
+            return
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         mean = state["mean"].lerp_(grad, 1 - beta1)
         square = state["square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
@@ -104,6 +114,11 @@ class Muon(torch.optim.Optimizer):
                 # the same size.
                 rate = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))
                 for weight, update in zip(weights, updates, strict=True):
+                    if native.available(weight):
+                        keep, update = 1 - group["lr"] * group["weight_decay"], update.to(self.dtype).contiguous()
+                        native.run(self.dtype, "descend", weight, update, weight.numel(), keep, rate)
+                        increment_version(weight)
+                        continue
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
                     weight.add_(update, alpha=-rate)
 
@@ -113,6 +128,11 @@ class Muon(torch.optim.Optimizer):
         assert grad is not None
         if not state:
             state["momentum"] = torch.zeros_like(weight)
+        if native.available(weight):
+            rounded = torch.empty(weight.shape, dtype=self.dtype)
+            tensors = (grad.contiguous(), state["momentum"], rounded)
+            native.run(self.dtype, "momentum", *tensors, weight.numel(), momentum)
+            return rounded
         buffer: Tensor = state["momentum"].lerp_(grad, 1 - momentum)
         ahead: Tensor = grad.lerp(buffer, momentum)
         return ahead
@@ -128,19 +148,28 @@ def orthogonalise(
     An odd polynomial of a matrix acts on its singular values alone, so no decomposition is needed, only products:
     X <- a X + (b A + c A^2) X with A = X X^T.
     """
-    x: Tensor = matrices.to(dtype)
+    x: Tensor = matrices.to(dtype).reshape(-1, *matrices.shape[-2:])
     tall = x.shape[-2] > x.shape[-1]
     if tall:  # the smaller of X X^T and X^T X is cheaper
-        x = x.mT.contiguous()
+        x = native.transposed(x)
     # The Frobenius norm bounds the largest singular value; 2 % of slack keeps bfloat16 rounding below 1 as well.
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)
-    for a, b, c in coefficients:
-        gram = x @ x.mT
-        polynomial = torch.add(b * gram, gram @ gram, alpha=c)
-        x = torch.add(polynomial @ x, x, alpha=a)
+    steps, wide = list(coefficients), x.shape[-1] > 2 * x.shape[-2]
+    while steps:
+        # baddbmm(S, A, B, beta=b, alpha=c) is b S + c A B, rounded once.
+        (a, b, c), gram = steps.pop(0), x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        if wide and steps:
+            # Two steps at once: where P X is much wider than it is high, its P A P is cheaper than (P X) (P X)^T.
+            polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+            (a, b, c), gram = steps.pop(0), polynomial @ gram @ polynomial
+            second = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            x = torch.baddbmm(polynomial, second, polynomial, beta=a) @ x
+        else:
+            x = torch.baddbmm(x, polynomial, x, beta=a)
     if tall:
-        x = x.mT
-    return x.to(matrices.dtype)
+        x = native.transposed(x)
+    return x.reshape(matrices.shape).to(matrices.dtype)
 
 
 class Together:

@@ -22,6 +22,8 @@ from nanochat.tasks import Example, Task
 from nanochat.tokenizer import Tokenizer, prompt, read_reply, well_formed
 from nanochat.train import Batch
 
+AT_ONCE = 512  # answers that are drawn side by side: a token for each of 512 takes little longer than for each of 64
+
 
 @dataclass(frozen=True)
 class Question:
@@ -56,7 +58,7 @@ def roll_out(
     """
     assert sampling.is_plain, "sampling from another distribution than the loss sees biases the gradient"
     prompts = [question.prompt(engine.tokenizer) for question in questions for _ in range(samples)]
-    completions = engine.generate(prompts, sampling, rows)
+    completions = engine.generate(prompts, sampling, rows, AT_ONCE)
     rollouts = []
     for at, question in enumerate(questions):
         group = completions[at * samples : (at + 1) * samples]

@@ -1,5 +1,6 @@
 """Where the computation runs: device, number format, processes and threads."""
 
+import ctypes
 import os
 import platform
 import statistics
@@ -16,10 +17,6 @@ from torch import Tensor
 from nanochat.errors import DeviceError, UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-
-# Dense bf16 products, in FLOP/s, as the makers state them: for plans about machines that are not at hand.
-# NVIDIA data sheets: A100 (2020), H100 SXM (2022), H200 (2023), B200 (2024).
-STATED_PEAK = {"a100": 312e12, "h100": 989e12, "h200": 989e12, "b200": 2250e12}
 
 
 @dataclass(frozen=True)
@@ -73,9 +70,23 @@ def detect(device: str = "auto", dtype: str = "auto", threads: int = 0, determin
     per_process = threads or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     torch.set_num_threads(per_process)
     torch.use_deterministic_algorithms(deterministic)
+    keep_freed_memory()
     if deterministic and where.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return Runtime(where, pick_dtype(dtype, where), rank, world, per_process)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next tensor, which otherwise goes back to the system each time.
+
+    A training step frees and takes hundreds of megabytes, and the system clears every page that it hands out: an eighth
+    of a step (LOG.md, 2026-11-22). GNU's library only; the most memory held at a time stays what it was.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # malloc.h
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 2**30)
 
 
 def pick_device(name: str) -> torch.device:

@@ -45,6 +45,7 @@ class Wishes(TypedDict, total=False):
     alternatives: int  # how many; by default 5
     scored: bool  # fill `Ticket.prompt_scores`; all of the prompt is read anew for it
     hands_over_calls: bool  # a call of a tool ends the answer (finish "call"), for the caller to run
+    forced: Sequence[int]  # tokens that the answer begins with, as if they had been drawn
     client: str  # of those that wait, whose client has the fewest answers running goes first
 
 
@@ -234,12 +235,16 @@ class Scheduler:
     def ticket(self, prompt: Sequence[int], sampling: Sampling, row: int, **wishes: Unpack[Wishes]) -> Ticket:
         """A ticket for a prompt that was looked at."""
         size = self.engine.model.config.vocab_size
-        if foreign := [token for token in prompt if not 0 <= token < size]:
+        forced = wishes.get("forced", ())
+        if foreign := [token for token in (*prompt, *forced) if not 0 <= token < size]:
             raise UsageError(f"token ids from 0 to {size - 1}", str(foreign[0]))
         if wishes.get("alternatives", SHOWN) < 0:
             raise UsageError("0 or more alternatives", str(wishes["alternatives"]))
         rules = replace(self.engine.rules, hands_over_calls=wishes.get("hands_over_calls", False))
-        return Ticket(Answer(rules, prompt, sampling, row), wishes)
+        ticket = Ticket(Answer(rules, prompt, sampling, row), wishes)
+        for piece in ticket.answer.resume(forced):
+            ticket.tell(piece)
+        return ticket
 
     def enqueue(self, tickets: list[Ticket]) -> list[Ticket]:
         """Put tickets into the queue, all or none."""

@@ -1,5 +1,6 @@
 """Checkpoints: bit for bit, whole or not at all, and found past damaged ones."""
 
+import errno
 import json
 import shutil
 import stat
@@ -15,6 +16,7 @@ from nanochat.optim import trapezoid
 from nanochat.runtime import detect
 from nanochat.tokenizer import train_tokenizer
 from nanochat.train import train
+from tests.faults import Layer
 from tests.test_train import batches, parts
 
 RUNTIME = detect("cpu", "float32", threads=1)
@@ -50,7 +52,52 @@ def test_only_the_newest_are_kept(tmp_path, trained):
     assert [path.name for path in step_folders(tmp_path)] == ["step_000003", "step_000004"]
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "state"])
+def test_of_one_that_is_kept_there_is_always_one(tmp_path, trained):
+    for step in (1, 2, 3):
+        save(tmp_path, step, *trained, RUNTIME, {}, keep=1)
+        assert [path.name for path in tmp_path.iterdir()] == [f"step_{step:06d}"]
+
+
+def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path, trained, monkeypatch):
+    layer = Layer(tmp_path)
+    with monkeypatch.context() as patch:
+        layer.install(patch.setattr)
+        write(tmp_path, 1, trained)
+    # Weights, optimizer, state.json; these three and their folder; the name; the folder that has the name.
+    assert layer.seen == ["write"] * 3 + ["fsync"] * 4 + ["rename", "fsync"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "at"), [("write", 0), ("write", 1), ("write", 2), ("short", 2), ("fsync", 0), ("fsync", 3), ("rename", 0)]
+)
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_a_disk_that_fails_leaves_the_checkpoint_before_it(tmp_path, trained, monkeypatch, kind, at, error):
+    write(tmp_path, 1, trained)
+    with monkeypatch.context() as patch:
+        Layer(tmp_path, kind, at, error).install(patch.setattr)
+        with pytest.raises(CheckpointError, match=r"expected to write .*step_000002; got .*; the checkpoint before it"):
+            write(tmp_path, 2, trained)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
+    assert newest(tmp_path).step == 1
+
+
+def test_a_disk_that_takes_only_a_part_of_a_file_is_noticed(tmp_path, trained):
+    """By the system's own limit on the size of files: safetensors writes from Rust, where no layer of ours is."""
+    resource = pytest.importorskip("resource")
+    write(tmp_path, 1, trained)
+    largest = max(path.stat().st_size for path in tmp_path.glob("step_*/*.safetensors"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (1000, largest // 2, largest - 1):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+        try:
+            with pytest.raises(CheckpointError, match="File too large"):
+                write(tmp_path, 2, trained)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "state", "cursor"])
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, trained, damage):
     write(tmp_path, 1, trained)
     bad = write(tmp_path, 2, trained)
@@ -63,6 +110,9 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, trained, d
         weights.write_bytes(data[:-100])
     elif damage == "remove":
         weights.unlink()
+    elif damage == "cursor":
+        state = (bad / "state.json").read_text()
+        (bad / "state.json").write_text(state.replace('"next": 2', '"next": 6'))
     else:
         (bad / "state.json").write_text('{"schema": 1, "st')
     with pytest.warns(UserWarning, match="step_000002"):

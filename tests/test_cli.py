@@ -73,6 +73,14 @@ def test_debug_shows_where_an_error_comes_from(capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_sigterm_ends_a_stage_with_130_also_before_it_listens(capsys, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("nanochat.cli.entry", lambda verb: lambda words: signal.raise_signal(signal.SIGTERM))
+    assert main(["pretrain"]) == 130
+    assert capsys.readouterr().err.strip() == "nanochat pretrain: interrupted"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_a_plan_as_json_is_one_object_and_nothing_else(capsys):
     assert main(["plan", "--depth", "2", "--machine", "h100", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -1,15 +1,18 @@
 """Reinforcement: what is sampled is what the loss sees, stopping included, and rewards move probabilities."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from nanochat.engine import Completion, Engine, Sampling
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.keyed import rng
-from nanochat.loss import IGNORE, log_probabilities
+from nanochat.loss import IGNORE, log_probabilities, weighted_nll
 from nanochat.optim import build_optimizer
 from nanochat.rollout import Question, Rollout, reward, roll_out, sampling_seed, to_batches
 from nanochat.runtime import detect
+from nanochat.stages.reinforce import micro_batches
 from nanochat.tasks.task import Example, Grade, dialogue
 from nanochat.tokenizer import read_reply, train_tokenizer
 from nanochat.tools import Calculator
@@ -154,3 +157,30 @@ def test_learning_raises_the_reward(engine):
     earned = [s.cursor["reward"] for s in train(engine.model, optimizer, stream(), lambda _: 1.0, steps=40)]
     assert sum(earned[-10:]) / 10 > sum(earned[:10]) / 10 + 0.3
     assert read_reply(TOKENIZER, rollouts(engine, 99)[0].completion.ids).role == "assistant"
+
+
+def test_micro_batches_hold_each_answer_that_teaches_once_and_are_as_many_whatever_teaches(engine):
+    found = rollouts(engine, samples=40)
+    for kept in (len(found), 37, 1, 0):
+        some = [replace(r, advantage=(r.advantage or 0.5) if n < kept else 0.0) for n, r in enumerate(found)]
+        made = list(micro_batches(some, 32, RUNTIME, {"next": 1}))
+        assert len(made) == 3
+        assert all(len(batch.inputs) <= 32 and batch.cursor == {"next": 1} for batch in made)
+        learned = [row for batch in made for row in batch.weights[(batch.weights != 0).any(dim=1)]]
+        assert len(learned) == kept
+        assert sum(float(row.sum()) for row in learned) == pytest.approx(
+            sum(r.advantage * sum(r.completion.sampled) for r in some), abs=1e-4
+        )
+
+
+def test_leaving_out_what_teaches_nothing_leaves_the_gradient_as_it_is(engine):
+    found = rollouts(engine)
+    found = [replace(r, advantage=0.0) if n % 3 else r for n, r in enumerate(found)]
+    directions = []
+    for batches in (to_batches(found, 16, RUNTIME, {}), micro_batches(found, 16, RUNTIME, {})):
+        engine.model.zero_grad()
+        for batch in batches:
+            weighted_nll(engine.model.features(batch.inputs), engine.model.head, batch).backward()
+        directions.append(engine.model.head.weight.grad.clone())
+    assert torch.allclose(*directions, atol=1e-12)
+    assert directions[0].abs().max() > 0

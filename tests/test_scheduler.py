@@ -1,4 +1,4 @@
-"""The scheduler against the engine: whoever comes, leaves and waits beside it, an answer is the engine's."""
+"""The scheduler against the engine: whoever comes, leaves and waits beside it, an answer is the engine's own."""
 
 import threading
 from collections.abc import Iterator, Sequence

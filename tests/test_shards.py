@@ -1,7 +1,10 @@
 """Token stores: what NumPy itself reads is what was encoded; nothing damaged, short or stale passes for whole."""
 
 import json
+import multiprocessing
+from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanochat.data import shards
 from nanochat.data.readers import Document
 from nanochat.data.shards import fingerprint, is_current, open_store, write_store
 from nanochat.errors import DataError
@@ -21,10 +25,10 @@ class Letters:
     vocab_size: int = 1 << 16
     fingerprint: str = "letters"
 
-    def encode(self, text: str) -> list[int]:
-        if "!" in text:
+    def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        if any("!" in text for text in texts):
             raise RuntimeError("interrupted")
-        return [ord(sign) for sign in text]
+        return np.array([ord(sign) for text in texts for sign in text], np.uint32), np.array(list(map(len, texts)))
 
 
 def documents_of(*texts: str) -> list[Document]:
@@ -38,7 +42,7 @@ def test_a_store_holds_what_was_encoded(tmp_path: Path) -> None:
     path = tmp_path / "tokens" / "a.train.npy"
     done: list[tuple[int, int]] = []
     store = write_store(path, TEXTS, Letters(), lambda *count: done.append(count))
-    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert done == [(4, 4)]
     assert len(store) == 4
     assert ["".join(map(chr, store[index])) for index in range(4)] == [document.text for document in TEXTS]
     assert store.lengths.tolist() == [5, 0, 14, 2]
@@ -121,7 +125,90 @@ def test_an_interrupted_write_leaves_the_old_store(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         write_store(path, documents_of("new", "stop!"), Letters())
     assert is_current(path, "letters", fingerprint(TEXTS))
+    write_store(path, TEXTS, Letters())
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("torn", [0, 1, 7, 1000])
+def test_an_interrupted_write_goes_on(tmp_path: Path, after: int, torn: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "PART", 12)
+    texts = documents_of("flour", "", "sugar and salt", "öl", "butter", "x" * 40, "milk", "", "eggs and cream")
+    whole = write_store(tmp_path / "whole.npy", texts, Letters())
+
+    def stop(done: int, total: int) -> None:
+        counts.append(done)
+        if len(counts) == after:
+            raise KeyboardInterrupt
+
+    counts: list[int] = []
+    path = tmp_path / "a.npy"
+    with pytest.raises(KeyboardInterrupt):
+        write_store(path, texts, Letters(), stop)
+    assert not path.exists()
+    for name in (".a.npy.partial", ".a.offsets.partial"):  # killed while it wrote the next part
+        with (tmp_path / name).open("ab") as file:
+            file.write(b"?" * torn)
+    asked: list[int] = []
+
+    class Counted(Letters):
+        def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+            asked.append(len(texts))
+            return super().encode_batch(texts)
+
+    store = write_store(path, texts, Counted())
+    assert store.record == whole.record
+    assert sum(asked) == len(texts) - counts[-1]
+    assert is_current(path, "letters", fingerprint(texts))
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+@pytest.mark.parametrize("change", ["tokenizer", "documents", "short", "no journal", "bad journal"])
+def test_what_was_begun_otherwise_begins_anew(tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "PART", 5)
+    path = tmp_path / "a.npy"
+    with pytest.raises(RuntimeError):
+        write_store(path, [*TEXTS, *documents_of("stop!")], Letters(fingerprint="other"))
+    texts, encoder = [*TEXTS, *documents_of("end")], Letters()
+    if change == "documents":
+        encoder = Letters(fingerprint="other")
+    else:
+        with pytest.raises(RuntimeError):
+            write_store(path, [*texts, *documents_of("stop!")], Letters())
+        texts = [*texts, *documents_of("stop")] if change == "tokenizer" else texts
+    journal = tmp_path / ".a.json.partial"
+    if change == "short":
+        (tmp_path / ".a.npy.partial").write_bytes(b"?")
+    elif change == "no journal":
+        journal.unlink()
+    elif change == "bad journal":
+        journal.write_text("{")
+    store = write_store(path, texts, encoder)
+    assert ["".join(map(chr, store[index])) for index in range(len(store))] == [text.text for text in texts]
+    assert is_current(path, encoder.fingerprint, fingerprint(texts))
+
+
+def write_and_wait(path: Path, ready: Event, end: Event) -> None:
+    def wait(done: int, total: int) -> None:
+        ready.set()
+        end.wait(60)
+
+    write_store(path, TEXTS, Letters(), wait)
+
+
+def test_two_processes_do_not_write_one_store(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    context = multiprocessing.get_context("spawn")
+    ready, end, path = context.Event(), context.Event(), tmp_path / "a.npy"
+    other = context.Process(target=write_and_wait, args=(path, ready, end))
+    other.start()
+    assert ready.wait(60)
+    with pytest.raises(DataError, match="another process"):
+        write_store(path, TEXTS, Letters())
+    end.set()
+    other.join(60)
+    assert other.exitcode == 0
+    assert is_current(path, "letters", fingerprint(TEXTS))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -12,19 +13,24 @@ import torch
 
 from nanochat import rollout
 from nanochat.checkpoint import find_run, load_model, newest
-from nanochat.errors import CheckpointError, DataError, SchemaError, TokenizerError, UsageError
+from nanochat.data import open_store
+from nanochat.errors import CheckpointError, DataError, SchemaError, TokenizerError, TrainingError, UsageError
 from nanochat.loss import IGNORE
 from nanochat.runtime import Runtime, detect
 from nanochat.stages import evaluate as evaluate_stage
 from nanochat.stages import finetune as finetune_stage
+from nanochat.stages import pretrain as pretrain_stage
 from nanochat.stages import reinforce as reinforce_stage
+from nanochat.stages import stage as stage_module
+from nanochat.stages import tokenizer as tokenizer_stage
 from nanochat.stages.evaluate import EvaluateConfig, evaluate
 from nanochat.stages.finetune import FinetuneConfig, finetune
 from nanochat.stages.pretrain import PretrainConfig, pretrain
 from nanochat.stages.records import read_jsonl, read_stage
 from nanochat.stages.reinforce import ReinforceConfig, reinforce
 from nanochat.stages.ship import ship
-from nanochat.stages.stage import Interrupted, Stage
+from nanochat.stages.stage import Stage
+from nanochat.stages.stopping import Interrupted
 from nanochat.stages.tokenizer import TokenizerConfig, prepare
 from nanochat.tasks import catalogue, example_for, mixture
 from nanochat.tokenizer import Tokenizer, render
@@ -232,6 +238,199 @@ def test_a_signal_saves_and_says_so(root, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     pretrain(PRETRAIN)
     assert newest(root / "home/toy/pretrain").step == 6
+
+
+def test_lines_about_steps_are_on_the_disk_before_their_checkpoint(root, monkeypatch):
+    """Else a power cut could keep the checkpoint and lose the lines, which nothing would write again."""
+    run_up_to(root, "pretrain")
+    flushed, checked, fsync, save = {}, [], os.fsync, stage_module.save
+
+    def note(handle):
+        fsync(handle)
+        flushed[os.fstat(handle).st_ino] = os.fstat(handle).st_size
+
+    def check(folder, *more):
+        logs = [(root / "home/toy" / name).stat() for name in ("metrics.jsonl", "pretrain/timelapse.jsonl")]
+        checked.append([flushed.get(log.st_ino) == log.st_size for log in logs])
+        return save(folder, *more)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(stage_module, "save", check)
+    pretrain(PRETRAIN)
+    assert checked == [[True, True]] * 3
+
+
+def test_a_step_may_be_broken_off_where_it_has_changed_nothing(root, easy, monkeypatch):
+    """Answers to a step's questions take longest: a signal does not wait for them, and the step is made again."""
+    run_up_to(root, "none")
+    whole, history = tensors(root, "rl"), records(root, "rl")
+    (root / "home/toy/rl").rename(root / "whole")
+    calls, answer = [], reinforce_stage.roll_out
+
+    def interrupt(*more):
+        calls.append(more)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return answer(*more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reinforce_stage, "roll_out", interrupt)
+        with pytest.raises(Interrupted, match="saved after step 2 of 4"):
+            reinforce(replace(RL, save_every=0))
+    assert newest(root / "home/toy/rl").step == 2
+    reinforce(replace(RL, save_every=0))
+    assert len(calls) == 3
+    assert records(root, "rl") == history
+    again = tensors(root, "rl")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_session_may_be_given_a_number_of_steps(root):
+    run_up_to(root, "pretrain")
+    for done in (4, 6):
+        if done < 6:
+            with pytest.raises(Interrupted, match="saved after step 4 of 6"):
+                pretrain(replace(PRETRAIN, stop_after=4))
+        else:
+            pretrain(replace(PRETRAIN, stop_after=4))
+        assert newest(root / "home/toy/pretrain").step == done
+    assert [row["step"] for row in records(root, "pretrain") if "loss" in row] == list(range(6))
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_end_is_the_same(root, capsys):
+    """It must not count among those that are kept: with one of them, the good one would be dropped for it."""
+    run_up_to(root, "pretrain")
+    once = replace(PRETRAIN, keep=2)
+    pretrain(once)
+    whole, history, stage = tensors(root, "pretrain"), records(root, "pretrain"), root / "home/toy/pretrain"
+    (stage / "stage.json").unlink()
+    weights = stage / "step_000006/model.safetensors"
+    data = weights.read_bytes()
+    weights.unlink()  # `whole` is mapped from it
+    weights.write_bytes(data[:-7])
+    with pytest.warns(UserWarning, match="damaged checkpoint: .*step_000006"), pytest.raises(Interrupted):
+        pretrain(replace(once, keep=1, stop_after=1))
+    assert "step_000006 is damaged: moved to" in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in sorted(stage.glob("*step*"))] == [".step_000006.damaged", "step_000005"]
+    pretrain(once)
+    again = tensors(root, "pretrain")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert records(root, "pretrain") == history
+
+
+def test_a_finished_stage_whose_weights_are_damaged_is_mended(root, capsys):
+    run_up_to(root, "pretrain")
+    pretrain(PRETRAIN)
+    whole, record = tensors(root, "pretrain"), read_stage(root / "home/toy", "pretrain")
+    (root / "home/toy/pretrain/step_000006/optimizer.safetensors").unlink()
+    with pytest.warns(UserWarning, match="step_000006"):
+        pretrain(PRETRAIN)
+    assert "what it made is damaged" in capsys.readouterr().err
+    again = tensors(root, "pretrain")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert read_stage(root / "home/toy", "pretrain")["fingerprint"] == record["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    "file", ["tokens/texts.train.npy", "tokens/texts.held.offsets.npy", "tokenizer/tokenizer.json"]
+)
+def test_damaged_tokens_are_named_and_made_again(root, file, capsys):
+    prepare(tokenizer_config(root))
+    path = root / "home/toy" / file
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    with pytest.raises((DataError, TokenizerError), match=r"nanochat tokenizer|another|byte-level BPE"):
+        open_everything(root)
+    prepare(tokenizer_config(root))
+    assert "what it made is damaged" in capsys.readouterr().err
+    assert path.read_bytes() == whole
+    open_everything(root)
+
+
+def open_everything(root):
+    tokenizer = Tokenizer.load(root / "home/toy/tokenizer")
+    for name in ("texts.train", "texts.held"):
+        open_store(root / f"home/toy/tokens/{name}.npy", tokenizer=tokenizer.fingerprint)
+
+
+def test_a_tokenizer_that_was_learned_is_not_learned_again(root, monkeypatch):
+    """Stopped between learning and encoding, the stage goes on with what it has."""
+
+    def die(*more):
+        raise SystemExit("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenizer_stage, "write_store", die)
+        with pytest.raises(SystemExit):
+            prepare(tokenizer_config(root))
+    monkeypatch.setattr(tokenizer_stage, "train_tokenizer", None)
+    prepare(tokenizer_config(root))
+    open_everything(root)
+
+
+@pytest.mark.parametrize("gone", ["toy", "toy/pretrain"])
+def test_a_folder_that_vanishes_is_one_line_and_is_not_begun_anew(root, monkeypatch, gone):
+    run_up_to(root, "pretrain")
+    write = Stage.write_metrics
+
+    def vanish(self, step, *more):
+        if step.index == 3:
+            (root / "home" / gone).rename(root / "elsewhere")
+        write(self, step, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "write_metrics", vanish)
+        with pytest.raises(CheckpointError, match="put it back where it was"):
+            pretrain(PRETRAIN)
+    assert not (root / "home" / gone).exists()
+    (root / "elsewhere").rename(root / "home" / gone)
+    assert newest(root / "home/toy/pretrain").step == 2
+    pretrain(PRETRAIN)
+    assert [row["step"] for row in records(root, "pretrain") if "loss" in row] == list(range(6))
+
+
+def spoiled(monkeypatch, steps):
+    """Let the weights of some steps' tokens be infinite, as a broken loss would be."""
+    make, index = pretrain_stage.row_batches, itertools.count()
+
+    def stream(*more):
+        for batch in make(*more):
+            if next(index) // 2 in steps:  # two micro-batches a step
+                batch.weights.fill_(float("inf"))
+            yield batch
+
+    monkeypatch.setattr(pretrain_stage, "row_batches", stream)
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(root, monkeypatch):
+    run_up_to(root, "pretrain")
+    spoiled(monkeypatch, {1, 2, 4})
+    pretrain(replace(PRETRAIN, rows=1))
+    assert [row["step"] for row in records(root, "pretrain") if row.get("skipped") == "not finite"] == [1, 2, 4]
+    assert read_stage(root / "home/toy", "pretrain")["not_finite"] == [1, 2, 4]
+    assert all(torch.isfinite(weight).all() for weight in tensors(root, "pretrain").values())
+
+
+def test_three_in_a_row_are_the_end_and_are_kept_for_study(root, monkeypatch):
+    run_up_to(root, "pretrain")
+    config = replace(PRETRAIN, rows=1)
+    with monkeypatch.context() as patch:
+        spoiled(patch, {3, 4, 5})
+        with pytest.raises(TrainingError, match=r"3 steps in a row of pretrain .* step 5; a smaller --rate"):
+            pretrain(config)
+    rows = read_jsonl(root / "home/toy/pretrain/not_finite.jsonl")
+    assert [row["step"] for row in rows] == [3, 4, 5]
+    assert [row["cursor"]["rows"] for row in rows] == [6, 8, 10], "where the stream stood before each"
+    weight, gradient = rows[0]["norms"]["head.weight"]
+    assert weight > 0
+    assert gradient in ("nan", "inf")
+    assert newest(root / "home/toy/pretrain").step == 4
+    # Started again it goes on after step 4, and still counts step 3: it ends where a run never stopped does.
+    with monkeypatch.context() as patch:
+        spoiled(patch, {0, 1})
+        with pytest.raises(TrainingError, match="step 5"):
+            pretrain(config)
+    assert [row["step"] for row in read_jsonl(root / "home/toy/pretrain/not_finite.jsonl")] == [3, 4, 5]
 
 
 def test_figures_are_measured_once_for_the_same_weights(root, monkeypatch):

@@ -94,9 +94,15 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_so():
     stream[0].weights[0, 0] = float("inf")
     before = [weight.detach().clone() for weight in model.parameters()]
     run = train(model, optimizer, iter(stream), lambda _: 1.0, steps=2)
-    assert next(run).skipped == "not finite"
+    step = next(run)
+    assert step.skipped == "not finite"
+    assert step.norms.keys() == dict(model.named_parameters()).keys()
+    weight, gradient = step.norms["head.weight"]
+    assert weight == pytest.approx(float(before[list(step.norms).index("head.weight")].norm()))
+    assert not gradient < float("inf")
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    assert next(run).skipped == ""
+    step = next(run)
+    assert (step.skipped, step.norms) == ("", {})
     assert not torch.equal(before[0], next(iter(model.parameters())))
 
 

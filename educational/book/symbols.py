@@ -9,13 +9,13 @@ from educational.book.quote import REFERENCE, find
 
 CORE = [
     *("tokenizer", "attention", "gpt", "loss", "optim", "train", "data/packing", "checkpoint", "engine", "rollout"),
-    *("evaluate", "distributed"),
+    *("evaluate", "distributed", "sharded", "sharded_checkpoint"),
 ]
 # Walked through although no other module imports them by name.
 ALSO = {
     *("attend_plainly", "attend_in_blocks", "attend_one", "Attention", "MLP", "Block", "Linear", "Head", "rms_norm"),
     *("RMSNorm", "AdamW", "Muon", "orthogonalise", "merge", "learn_merges", "count_pieces", "count_changes"),
-    *("ChunkedNLL", "weighted_nll_plainly", "Packer", "AllRanks", "gradient_norm", "engine.Batch", "LanguageModel"),
+    *("ChunkedNLL", "weighted_nll_plainly", "Packer", "Replicated", "Cut", "engine.Batch", "LanguageModel"),
     *("interpolated", "discounts", "bits_per_byte", "wilson", "rollout.reward"),
 }
 

@@ -26,7 +26,7 @@ from nanochat.keyed import rng
 from nanochat.optim import build_optimizer, trapezoid
 from nanochat.plan import plan
 from nanochat.runtime import commit, detect, home, machine, versions
-from nanochat.tokenizer import SPECIALS, Tokenizer, train_tokenizer
+from nanochat.tokenizer import SPECIALS, BulkEncoder, Tokenizer, train_tokenizer
 from nanochat.train import Batch, train
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def main() -> None:
         total = sum(chosen.parameters.values())
         scores, seconds = [], time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            store = write_store(Path(folder) / "text.npy", some, tokenizer)
+            store = write_store(Path(folder) / "text.npy", some, BulkEncoder(tokenizer))
             tested = encode_held(tokenizer, held, 60)
             each = store.record.text_bytes / store.record.tokens
             for seed in SEEDS:

@@ -10,12 +10,14 @@ from typing import Any
 
 from nanochat.bench.infer import InferBench, bench_infer
 from nanochat.bench.tokenizer import TokenizerBench, bench_tokenizer
+from nanochat.bench.train import TrainBench, bench_train
 from nanochat.config import parse
 from nanochat.errors import UsageError
 
 # benchmark: (its fields, what measures it and returns the exit code)
 BENCHES: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
     "infer": (InferBench, bench_infer),
+    "train": (TrainBench, bench_train),
     "tokenizer": (TokenizerBench, bench_tokenizer),
 }
 
@@ -26,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
     if name in ("-h", "--help"):
         print("usage: nanochat bench NAME [--field value ...]\n")
         print("\n".join(f"  {known:<10} {(fields.__doc__ or '').strip()}" for known, (fields, _) in BENCHES.items()))
+        print("\nnanochat bench NAME --help shows a benchmark's fields.")
         return 0
     if name not in BENCHES:
         raise UsageError("a benchmark", repr(name), f"one of: {', '.join(BENCHES)}")

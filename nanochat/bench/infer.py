@@ -140,7 +140,8 @@ def their_side(config: InferBench, model: GPT, runtime: Runtime) -> dict[str, Si
         vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=4 * c.n_embd, num_hidden_layers=c.n_layer,
         num_attention_heads=c.n_head, num_key_value_heads=c.n_kv_head, max_position_embeddings=c.context,
     )  # fmt: skip
-    theirs = NanoChatForCausalLM(shape).to(runtime.device, runtime.dtype).eval()
+    theirs: Any = NanoChatForCausalLM(shape)
+    theirs.eval().to(runtime.device, runtime.dtype)
     theirs.generation_config.eos_token_id = None
 
     def side(batch: int) -> Callable[[], float | None]:

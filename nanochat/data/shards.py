@@ -3,16 +3,20 @@
 A store is three files. NAME.npy holds the tokens of all documents, one after the other (uint16, or uint32 where the
 vocabulary needs it); NAME.offsets.npy where each begins, and the end; NAME.json how they were made. No special token is
 stored: the packer puts a BOS before each document. The JSON is written last, so a store that was interrupted is none.
+
+Encoding goes part by part, some megabytes of text each. What is finished lies in `.NAME.npy.partial`, and how far it
+goes is written down after each part; whoever asks for the same documents and tokenizer again goes on from there.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import os
-from array import array
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,18 +27,18 @@ from nanochat.files import flush, sha256, write_atomically
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 VERSION = 1
-REMEDY = "encode the corpus again"
+REMEDY = "encode the corpus again: python -m nanochat tokenizer"
+PART = 8 << 20  # characters of text that are encoded at once; after each part the work could be resumed
 
 
 class Encoder(Protocol):
-    """What of a tokenizer is needed here."""
+    """What of a tokenizer is needed here; `nanochat.tokenizer.BulkEncoder` has it."""
 
     vocab_size: int
+    fingerprint: str
 
-    def encode(self, text: str) -> list[int]: ...
-
-    @property
-    def fingerprint(self) -> str: ...
+    def encode_batch(self, texts: Sequence[str]) -> tuple[Tokens, npt.NDArray[np.int64]]:
+        """(the ids of all texts, one after the other, how many each text has)."""
 
 
 @dataclass(frozen=True)
@@ -87,48 +91,134 @@ def fingerprint(documents: Iterable[Document]) -> str:
 def write_store(
     path: Path,
     documents: Sequence[Document],
-    tokenizer: Encoder,
+    encoder: Encoder,
     progress: Callable[[int, int], None] | None = None,
 ) -> TokenStore:
     """Encode `documents` into the store at `path` (NAME.npy) and open it. Replaces one that is there, all or nothing.
 
-    `progress` is called with (documents done, of how many). Memory stays flat: tokens go to disk as they come.
+    Goes on where an earlier call for the same documents and tokenizer was interrupted. `progress` is called with
+    (documents done, of how many) when they are safe on disk. Memory stays flat: tokens go to disk as they come. Raises
+    DataError where that fails, or where another process is at it.
     """
-    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
-    offsets, text_bytes = array("q", [0]), 0
-    tokens_path, offsets_path, record_path = store_paths(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    dtype = "uint16" if encoder.vocab_size <= 1 << 16 else "uint32"
+    begun = Record(encoder.fingerprint, fingerprint(documents), 0, 0, 0, dtype, "", "")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w+b") as file:
-            write_header(file, dtype, 0)
-            for number, document in enumerate(documents, 1):
-                ids = np.asarray(tokenizer.encode(document.text), dtype=dtype)
-                file.write(ids.tobytes())
-                offsets.append(offsets[-1] + len(ids))
-                text_bytes += len(document.text.encode())
+        with Partial.open(path, begun) as partial:
+            for part in parts(documents[partial.record.documents :]):
+                partial.append([document.text for document in part], encoder)
                 if progress is not None:
-                    progress(number, len(documents))
-            file.seek(0)
-            write_header(file, dtype, offsets[-1])
-        flush(temporary)
-        record_path.unlink(missing_ok=True)  # from here on what was there is no store any more
-        temporary.replace(tokens_path)
-        with temporary.open("wb") as file:
-            np.save(file, np.frombuffer(offsets, dtype=np.int64))
-        flush(temporary)
-        temporary.replace(offsets_path)
-        record = Record(
-            tokenizer.fingerprint, fingerprint(documents), len(documents), offsets[-1], text_bytes, dtype.name,
-            sha256(tokens_path), sha256(offsets_path),
-        )  # fmt: skip
-        write_atomically(record_path, json.dumps(vars(record), indent=2) + "\n")
+                    progress(partial.record.documents, len(documents))
+            partial.finish()
     except OSError as error:
         raise DataError(f"to write {path}", str(error), "free some space or choose another folder") from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
     return open_store(path, verify=False)
+
+
+def parts(documents: Sequence[Document]) -> Iterator[list[Document]]:
+    """The documents in groups of about `PART` characters."""
+    part, size = list[Document](), 0
+    for document in documents:
+        part.append(document)
+        size += len(document.text)
+        if size >= PART:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+class Partial:
+    """A store in the making: `record` says how much of it is safe on disk."""
+
+    def __init__(self, path: Path, tokens: BinaryIO, offsets: BinaryIO) -> None:
+        self.path, self.tokens, self.offsets = path, tokens, offsets
+        self.record = Record("", "", 0, 0, 0, "", "", "")
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, path: Path, begun: Record) -> Iterator["Partial"]:
+        """What was left of making `begun`, or a new beginning; both files are cut to what the journal vouches for."""
+        tokens_path, offsets_path, journal = partial_paths(path)
+        with tokens_path.open("a+b") as tokens, offsets_path.open("a+b") as offsets:
+            lock(tokens, path)
+            partial = cls(path, tokens, offsets)
+            with contextlib.suppress(DataError):
+                partial.record = read_record(journal)
+            if replace(partial.record, documents=0, tokens=0, text_bytes=0) != begun or not partial.is_whole():
+                partial.record = begun
+                journal.unlink(missing_ok=True)
+            tokens.truncate(partial.size_of_tokens())
+            offsets.truncate(partial.size_of_offsets())
+            if not partial.record.documents:
+                tokens.truncate(0)
+                write_header(tokens, np.dtype(begun.dtype), 0)
+                tokens.flush()
+            yield partial
+
+    def size_of_tokens(self) -> int:
+        """Bytes of the tokens that are recorded, their header included."""
+        return header_size() + self.record.tokens * np.dtype(self.record.dtype).itemsize
+
+    def size_of_offsets(self) -> int:
+        """Bytes of the recorded documents' ends."""
+        return 8 * self.record.documents
+
+    def is_whole(self) -> bool:
+        """Whether both files hold at least what is recorded."""
+        sizes = [os.fstat(file.fileno()).st_size for file in (self.tokens, self.offsets)]
+        return sizes[0] >= self.size_of_tokens() and sizes[1] >= self.size_of_offsets()
+
+    def append(self, texts: Sequence[str], encoder: Encoder) -> None:
+        """Encode some more documents and record them, when they are on disk."""
+        ids, lengths = encoder.encode_batch(texts)
+        self.tokens.write(ids.astype(self.record.dtype).tobytes())
+        self.offsets.write((self.record.tokens + np.cumsum(lengths, dtype=np.int64)).tobytes())
+        for file in (self.tokens, self.offsets):
+            file.flush()
+            os.fsync(file.fileno())
+        self.record = replace(
+            self.record,
+            documents=self.record.documents + len(texts),
+            tokens=self.record.tokens + len(ids),
+            text_bytes=self.record.text_bytes + sum(len(text.encode()) for text in texts),
+        )
+        write_atomically(partial_paths(self.path)[2], dumps(self.record))
+
+    def finish(self) -> None:
+        """Put the finished store in its place."""
+        tokens_path, offsets_path, record_path = store_paths(self.path)
+        partial_tokens, partial_offsets, journal = partial_paths(self.path)
+        with partial_tokens.open("r+b") as file:
+            write_header(file, np.dtype(self.record.dtype), self.record.tokens)
+        self.offsets.seek(0)
+        ends = np.frombuffer(self.offsets.read(), np.int64)
+        with partial_offsets.open("wb") as file:
+            np.save(file, np.concatenate([np.zeros(1, np.int64), ends]))
+        flush(partial_tokens)
+        flush(partial_offsets)
+        record = replace(self.record, sha256=sha256(partial_tokens), offsets_sha256=sha256(partial_offsets))
+        journal.unlink(missing_ok=True)  # the files are no longer what it describes
+        record_path.unlink(missing_ok=True)  # from here on what was there is no store any more
+        if os.name == "nt":  # where an open file cannot be renamed
+            self.tokens.close()
+            self.offsets.close()
+        partial_tokens.replace(tokens_path)
+        partial_offsets.replace(offsets_path)
+        write_atomically(record_path, dumps(record))
+
+
+def lock(file: BinaryIO, path: Path) -> None:
+    """Keep other processes off while `file` is open. Raises DataError where one is at it. Windows has no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        got = "another process that is writing it"
+        raise DataError(f"to be alone in writing {path}", got, "wait until it has ended, or stop it") from None
 
 
 def open_store(path: Path, *, tokenizer: str = "", source: str = "", verify: bool = True) -> TokenStore:
@@ -171,6 +261,20 @@ def store_paths(path: Path) -> tuple[Path, Path, Path]:
     return path, path.with_suffix(".offsets.npy"), path.with_suffix(".json")
 
 
+def partial_paths(path: Path) -> tuple[Path, Path, Path]:
+    """Tokens, ends of documents and journal of a store in the making."""
+    tokens, offsets, record = (
+        made.with_name(f".{made.name}.partial")
+        for made in (path, path.with_suffix(".offsets"), path.with_suffix(".json"))
+    )
+    return tokens, offsets, record
+
+
+def dumps(record: Record) -> str:
+    """The record as JSON."""
+    return json.dumps(vars(record), indent=2) + "\n"
+
+
 def read_record(path: Path) -> Record:
     """The record in a JSON file."""
     try:
@@ -187,6 +291,13 @@ def read_record(path: Path) -> Record:
 def empty(dtype: str) -> Tokens:
     """No tokens: a file of none cannot be mapped."""
     return np.zeros(0, dtype=np.uint16 if dtype == "uint16" else np.uint32)
+
+
+def header_size() -> int:
+    """Bytes of the head that `write_header` writes."""
+    with io.BytesIO() as file:
+        write_header(file, np.dtype(np.uint16), 0)
+        return file.tell()
 
 
 def write_header(file: Any, dtype: np.dtype[Any], length: int) -> None:

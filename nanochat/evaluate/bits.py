@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nanochat.attention import rounded
+from nanochat.distributed import gathered
 from nanochat.errors import DataError
 from nanochat.evaluate.figures import Figure, ratio
 from nanochat.gpt import GPT
@@ -120,21 +121,24 @@ def score_held(
 def document_nats(
     model: GPT, held: Held, runtime: Runtime, batch: int = 16, progress: Progress | None = None
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """-ln p of each document given <|bos|>, in float64."""
+    """-ln p of each document given <|bos|>, in float64. Processes share the work out; each gets all of the result."""
     context = model.config.context
     todo = [window for index, ids in enumerate(held.ids) for window in windows(index, len(ids), context)]
     # Equal lengths side by side: padding is the only waste, and it is a matter of time, never of the result.
     todo.sort(key=lambda window: window.stop - window.start)
     nats = np.zeros(len(held.ids))
-    for first in range(0, len(todo), batch):
-        rows = todo[first : first + batch]
+    batches = [todo[first : first + batch] for first in range(0, len(todo), batch)]
+    for number in range(runtime.rank, runtime.world * -(-len(batches) // runtime.world), runtime.world):
+        # A model that is cut up computes only when all do: who has no batch left takes one again, and counts nothing.
+        rows = batches[number % len(batches)]
         inputs, targets = padded(rows, held, runtime)
         scores = log_probabilities(model.features(inputs), model.head, targets).cpu().double().sum(dim=1)
-        for window, score in zip(rows, scores.tolist(), strict=True):
+        for window, score in zip(rows, scores.tolist(), strict=True) if number < len(batches) else ():
             nats[window.document] -= score
         if progress is not None:
-            progress(first + len(rows), len(todo))
-    return nats
+            progress(min((number + 1) * batch, len(todo)), len(todo))
+    total: np.ndarray[tuple[int], np.dtype[np.float64]] = np.sum(gathered(nats, runtime), axis=0)
+    return total
 
 
 def padded(rows: Sequence[Window], held: Held, runtime: Runtime) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nanochat.distributed import gathered
 from nanochat.engine import Engine, Sampling
 from nanochat.errors import DataError
 from nanochat.tokenizer import Message, conversation_to_json, message, prompt, read_reply
@@ -44,6 +45,14 @@ def converse(engine: Engine, script: Script, sampling: Sampling = LIKELIEST) -> 
         answer = engine.generate([ids], sampling, [place])[0]
         said.append(read_reply(engine.tokenizer, answer.ids))
     return said
+
+
+def converse_all(engine: Engine, scripts: Sequence[Script]) -> list[list[Message]]:
+    """`converse` for each script. Processes share them out, and each gets all conversations."""
+    mine = range(engine.runtime.rank, len(scripts), engine.runtime.world)
+    talks = {number: converse(engine, scripts[number]) for number in mine}
+    everyone = {number: talk for part in gathered(talks, engine.runtime) for number, talk in part.items()}
+    return [everyone[number] for number in range(len(scripts))]
 
 
 def as_samples(scripts: Sequence[Script], talks: Sequence[list[Message]]) -> list[dict[str, Any]]:

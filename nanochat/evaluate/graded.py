@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
+from nanochat.distributed import gathered
 from nanochat.engine import Completion, Engine, Finish, Sampling
 from nanochat.evaluate.bits import Progress
 from nanochat.evaluate.figures import Figure, mean, proportion
+from nanochat.runtime import Runtime
 from nanochat.tasks.task import Example, Grade, Split, Task
 from nanochat.tokenizer import Message, Tokenizer, conversation_to_json, prompt, read_reply, well_formed
 
@@ -77,10 +79,11 @@ def answer(
     """The model's answers to questions of any tasks, in their order, graded.
 
     Answers are written side by side, prompts of like length together; question i draws as row i, whatever is beside it.
+    Processes share the questions out, and each gets all answers.
     """
     prompts = [prompt(engine.tokenizer, question.example.question) for question in questions]
     found: dict[int, Graded] = {}
-    for rows in batches_by_length(prompts, batch):
+    for rows in batches_by_length(prompts, batch, engine.runtime):
         askable = [row for row in rows if len(prompts[row]) < engine.model.config.context]
         completions = engine.generate([prompts[row] for row in askable], sampling, askable, batch)
         for row, completion in zip(askable, completions, strict=True):
@@ -90,8 +93,9 @@ def answer(
             nothing, question = Message("assistant", ()), questions[row]
             found[row] = Graded(question.task.name, question.example, nothing, grade, None, False)
         if progress is not None:
-            progress(len(found), len(questions))
-    return [found[row] for row in range(len(questions))]
+            progress(min(len(found) * engine.runtime.world, len(questions)), len(questions))
+    everyone = {row: answer for part in gathered(found, engine.runtime) for row, answer in part.items()}
+    return [everyone[row] for row in range(len(questions))]
 
 
 def judged(tokenizer: Tokenizer, question: Question, completion: Completion) -> Graded:
@@ -116,9 +120,9 @@ def first_examples(
     return found
 
 
-def batches_by_length(prompts: Sequence[Sequence[int]], batch: int) -> Iterator[list[int]]:
-    """Numbers of prompts, `batch` at a time, of like length."""
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+def batches_by_length(prompts: Sequence[Sequence[int]], batch: int, runtime: Runtime) -> Iterator[list[int]]:
+    """Numbers of this process's share of the prompts, `batch` at a time, of like length."""
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))[runtime.rank :: runtime.world]
     for first in range(0, len(order), batch):
         yield order[first : first + batch]
 
@@ -161,7 +165,7 @@ def choice_accuracy(
     examples = first_examples(task, split, n, seed)
     prompts = [prompt(engine.tokenizer, example.question) for example in examples]
     right = 0
-    for rows in batches_by_length(prompts, batch):
+    for rows in batches_by_length(prompts, batch, engine.runtime):
         askable = [row for row in rows if len(prompts[row]) <= engine.model.config.context]
         if not askable:
             continue
@@ -176,4 +180,4 @@ def choice_accuracy(
             letters = LETTERS[: len(options)]
             offered = engine.runtime.tensor([engine.tokenizer.encode(letter)[0] for letter in letters], torch.long)
             right += letters[int(score[offered].argmax())] == examples[row].truth["letter"]
-    return proportion(stage, name, right, len(examples))
+    return proportion(stage, name, sum(gathered(right, engine.runtime)), len(examples))

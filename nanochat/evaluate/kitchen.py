@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from nanochat import keyed
 from nanochat.data.recipes import Recipe
+from nanochat.distributed import gathered
 from nanochat.engine import Engine, Sampling
 from nanochat.evaluate.bits import Progress
 from nanochat.evaluate.figures import Figure, mean, proportion
@@ -95,14 +96,17 @@ def invented_figures(
     drawn = [dishes[number % len(dishes)] for number in range(n)]
     bos = engine.tokenizer.special("<|bos|>")
     prompts = [[bos, *engine.tokenizer.encode(f"{recipe.title}\n\nIngredients:\n-")] for recipe in drawn]
-    texts = []
-    for first in range(0, len(prompts), 64):
-        sampling = Sampling(temperature=0.5, max_tokens=128, stop=("\n\n",), seed=seed)
-        some = engine.generate(prompts[first : first + 64], sampling, range(first, min(first + 64, len(prompts))))
-        texts += [completion.text for completion in some]
+    sampling = Sampling(temperature=0.5, max_tokens=128, stop=("\n\n",), seed=seed)
+    texts: dict[int, str] = {}
+    mine = range(engine.runtime.rank, n, engine.runtime.world)
+    for first in range(0, len(mine), 64):
+        rows = mine[first : first + 64]
+        completions = engine.generate([prompts[row] for row in rows], sampling, rows)
+        texts |= {row: completion.text for row, completion in zip(rows, completions, strict=True)}
         if progress is not None:
-            progress(len(texts), len(prompts))
-    said = [ingredient_words(text.split("\n")) for text in texts]
+            progress(min(len(texts) * engine.runtime.world, n), n)
+    everyone = {row: text for part in gathered(texts, engine.runtime) for row, text in part.items()}
+    said = [ingredient_words(everyone[row].split("\n")) for row in range(n)]
     true = [ingredient_words(recipe.ingredients) for recipe in drawn]
     right, wrong = (list(map(overlap, said, lists)) for lists in (true, [*true[1:], *true[:1]]))
     gains = [one - other for one, other in zip(right, wrong, strict=True)]

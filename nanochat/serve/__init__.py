@@ -1,1 +1,1 @@
-"""Ways to talk to a model: in the terminal. `conversation` is what they share."""
+"""Ways to talk to a model: in the terminal, and over HTTP with a page. `conversation` is what they share."""

@@ -102,6 +102,8 @@ class ChatJob(Job):
         wishes = Wishes(client=self.client, hands_over_calls=self.request.hands_over_calls)
         if shown:
             wishes |= Wishes(watched=True, alternatives=shown)
+        if self.request.forced:
+            wishes |= Wishes(forced=self.request.forced)
         turns = [choice.turn for choice in self.choices]
         return [Order(turn.ids, turn.sampling, turn.row, wishes) for turn in turns]
 

@@ -53,10 +53,13 @@ Open = Callable[[Speaker], Scheduler]
 
 
 class Models:
-    """Models by their names. `look` lists what there is, the default first; `open_scheduler` makes one ready."""
+    """Models by their names. `look` lists what there is, the default first; `open_scheduler` makes one ready.
 
-    def __init__(self, look: Look, open_scheduler: Open, alias: str = "") -> None:
-        self.look, self.open_scheduler, self.alias = look, open_scheduler, alias
+    `run` is the folder that the page shows, where the models are the stages of a run.
+    """
+
+    def __init__(self, look: Look, open_scheduler: Open, alias: str = "", run: Path | None = None) -> None:
+        self.look, self.open_scheduler, self.alias, self.run = look, open_scheduler, alias, run
         self.loaded: dict[str, Served] = {}
         self.lock = threading.Lock()  # one model is loaded at a time
         self.is_closed = False

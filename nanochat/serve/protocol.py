@@ -58,6 +58,7 @@ class ChatRequest(Request):
     parameters: Mapping[str, str]
     says_max_tokens: bool
     alternatives: int  # for the field `nanochat` of each token
+    forced: tuple[int, ...]  # what the answer begins with
 
     @property
     def hands_over_calls(self) -> bool:
@@ -126,6 +127,7 @@ def chat_request(body: Mapping[str, Any], defaults: Defaults) -> ChatRequest:
         parameters={} if body.get("tool_choice") == "none" else parameters(body.get("tools") or []),
         says_max_tokens=bool(body.get("max_tokens") or body.get("max_completion_tokens")),
         alternatives=(body.get("nanochat") or {}).get("alternatives") or 0,
+        forced=tuple((body.get("nanochat") or {}).get("forced") or ()),
     )
 
 

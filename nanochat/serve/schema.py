@@ -19,6 +19,7 @@ MAX_PROMPTS = 128  # in one request
 MAX_STOPS = 4
 MAX_STOP = 64  # characters
 MAX_ALTERNATIVES = 20
+MAX_FORCED = 8192
 SEEDS = 2**63 - 1
 
 
@@ -140,7 +141,13 @@ TOOL = record(
 )
 
 EXTENSION = record(
-    {"alternatives": whole(0, MAX_ALTERNATIVES, 0, description="beside each token, with its entropy; 0: neither")}
+    {
+        "alternatives": whole(0, MAX_ALTERNATIVES, 0, description="beside each token, with its entropy; 0: neither"),
+        "forced": {
+            "anyOf": [listing({"type": "integer", "minimum": 0, "maximum": 2**31 - 1}, 0, MAX_FORCED), NULL],
+            "description": "tokens that the answer begins with, as if the model had drawn them",
+        },
+    }
 )
 
 # What both ways of asking have in common.

@@ -124,7 +124,7 @@ def open_models(config: ServeConfig, console: Console) -> Models:
     def open_scheduler(speaker: Speaker) -> Scheduler:
         return Scheduler(speaker.engine, config.slots, config.queue, deterministic=config.deterministic)
 
-    models = Models(stages_to_serve(run, stage, runtime, kitchen, config.alone), open_scheduler, run.name)
+    models = Models(stages_to_serve(run, stage, runtime, kitchen, config.alone), open_scheduler, run.name, run)
     if models.list():
         served = models.load()
         console.print(f"{served.id}, {served.source.version}; also: "

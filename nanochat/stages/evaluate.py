@@ -13,11 +13,12 @@ from rich.table import Table
 from nanochat.checkpoint import find_run, load_model
 from nanochat.config import dumps, parse
 from nanochat.data import open_store, recipes
+from nanochat.distributed import PATIENCE, gathered, joined
 from nanochat.engine import Engine
 from nanochat.errors import CheckpointError
 from nanochat.evaluate.bits import UNIT, Held, document_nats, encode_held, sample
 from nanochat.evaluate.compression import xz_figures
-from nanochat.evaluate.dialogue import as_samples, converse, read_scripts
+from nanochat.evaluate.dialogue import as_samples, converse_all, read_scripts
 from nanochat.evaluate.figures import Figure, load_figures, ratio, save_figures
 from nanochat.evaluate.graded import Graded
 from nanochat.evaluate.kitchen import invented_figures, kitchen_figures
@@ -32,6 +33,7 @@ from nanochat.stages.records import read_json, read_stage
 from nanochat.stages.tokenizer import read_sides
 from nanochat.tasks import catalogue, limit_for, tools_for
 from nanochat.tokenizer import Tokenizer
+from nanochat.train import Ranks
 
 # What the report calls the bits per byte of the two sources of the default corpus.
 BPB_NAMES = {"cookbook": "bpb_recipes", "wikipedia": "bpb_wiki"}
@@ -81,46 +83,60 @@ def evaluate(config: EvaluateConfig) -> list[Figure]:
     selector = config.run if ":" in config.run or not config.stage else f"{config.run or config.preset}:{config.stage}"
     folder = find_run(selector, config.preset)
     runtime = detect(config.device, config.dtype)
-    if not runtime.is_main:  # one process measures, the others wait for it at the next stage
-        return []
-    model, tokenizer, state = load_model(folder, runtime)
-    decides = {
-        name: getattr(config, name) for name in ("questions", "documents", "conversations", "prompts", "seed", "dtype")
-    }
-    stamp = decides | {"weights": state["files"]["model.safetensors"]}
-    console = Console(stderr=True)
-    if measured_before(folder, stamp):
-        figures = load_figures(folder / "figures.json")
-    else:
-        texts = held_out(folder.parent, config)
-        sets = {name: encode_held(tokenizer, some) for name, some in texts.items()}
-        figures = bits(model, sets, folder.name, runtime, console)
-        if folder.name == "pretrain" and texts:
-            figures += baselines(folder.parent, tokenizer, texts, sets)
-        if folder.name == "pretrain" and "bpb_recipes" in texts:
-            with Ticks(console, "inventions") as ticks:
-                figures += invented_figures(
-                    Engine(model, tokenizer, runtime), recipes(home()), config.questions,
-                    stage=folder.name, seed=config.seed, progress=ticks.show,
-                )  # fmt: skip
-        if folder.name != "pretrain":
-            kitchen = recipes(home())
-            engine = Engine(model, tokenizer, runtime, tools_for(kitchen, limit_for(model.config.context)))
-            with Ticks(console, "questions") as ticks:
-                asked = kitchen_figures(
-                    engine, catalogue(kitchen, limit_for(model.config.context)), kitchen, config.questions,
-                    stage=folder.name, seed=config.seed, progress=ticks.show,
-                )  # fmt: skip
-            figures += asked.figures
-            write_atomically(folder / "conversations.json", dumps(chosen(asked.answers, config.conversations)))
-            if config.prompts:
-                scripts = read_scripts(Path(config.prompts))
-                talks = [converse(engine, script) for script in scripts]
-                write_atomically(folder / "dialogues.json", dumps(as_samples(scripts, talks)))
-        save_figures(folder / "figures.json", figures)
-        write_atomically(folder / "evaluated.json", dumps(stamp))
+    console = Console(stderr=True, quiet=not runtime.is_main)
+    with joined(runtime, timeout=round(PATIENCE.total_seconds())) as ranks:
+        model, tokenizer, state = load_model(folder, runtime)
+        decides = {
+            name: getattr(config, name)
+            for name in ("questions", "documents", "conversations", "prompts", "seed", "dtype")
+        }
+        files = state["files"]
+        stamp = decides | {"weights": files.get("model.safetensors", files)}
+        # Asked once for all: the main process may be writing it anew before the others have looked.
+        if gathered(measured_before(folder, stamp), runtime)[0]:
+            figures = load_figures(folder / "figures.json")
+        else:
+            figures = measured(config, folder, Engine(model, tokenizer, runtime), ranks, console)
+            if runtime.is_main:
+                save_figures(folder / "figures.json", figures)
+                write_atomically(folder / "evaluated.json", dumps(stamp))
+        ranks.wait()
     if not config.json:
         show(console, figures)
+    return figures
+
+
+def measured(config: EvaluateConfig, folder: Path, engine: Engine, ranks: Ranks, console: Console) -> list[Figure]:
+    """Every figure of a stage, all processes sharing the examples out; samples are left in the stage's folder."""
+    model, tokenizer, runtime = engine.model, engine.tokenizer, engine.runtime
+    assert isinstance(model, GPT)
+    texts = held_out(folder.parent, config)
+    sets = {name: encode_held(tokenizer, some) for name, some in texts.items()}
+    figures = bits(model, sets, folder.name, runtime, console)
+    if folder.name == "pretrain" and texts:
+        counted = baselines(folder.parent, tokenizer, texts, sets) if runtime.is_main else []
+        ranks.wait(patiently=True)
+        figures += gathered(counted, runtime)[0]
+    if folder.name == "pretrain" and "bpb_recipes" in texts:
+        with Ticks(console, "inventions") as ticks:
+            figures += invented_figures(
+                engine, recipes(home()), config.questions, stage=folder.name, seed=config.seed, progress=ticks.show
+            )
+    if folder.name != "pretrain":
+        kitchen = recipes(home())
+        engine = Engine(model, tokenizer, runtime, tools_for(kitchen, limit_for(model.config.context)))
+        with Ticks(console, "questions") as ticks:
+            asked = kitchen_figures(
+                engine, catalogue(kitchen, limit_for(model.config.context)), kitchen, config.questions,
+                stage=folder.name, seed=config.seed, progress=ticks.show,
+            )  # fmt: skip
+        figures += asked.figures
+        scripts = read_scripts(Path(config.prompts)) if config.prompts else []
+        talks = converse_all(engine, scripts)
+        if runtime.is_main:
+            write_atomically(folder / "conversations.json", dumps(chosen(asked.answers, config.conversations)))
+        if runtime.is_main and config.prompts:
+            write_atomically(folder / "dialogues.json", dumps(as_samples(scripts, talks)))
     return figures
 
 

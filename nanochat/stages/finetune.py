@@ -16,7 +16,7 @@ from nanochat import tasks as tasks_package
 from nanochat.checkpoint import STAGES, newest
 from nanochat.config import from_json, parse
 from nanochat.data import SOURCES, recipes
-from nanochat.distributed import share
+from nanochat.distributed import Parallel, share
 from nanochat.engine import Engine, Sampling
 from nanochat.errors import CheckpointError, UsageError
 from nanochat.evaluate.graded import graded
@@ -39,7 +39,7 @@ from nanochat.train import Batch, train
 class FinetuneConfig:
     """Continue a model on conversations: the chat format and skills (midtrain), then what to say (sft)."""
 
-    AT_LEAST_ONE: ClassVar = ("steps", "rows", "accumulate")
+    AT_LEAST_ONE: ClassVar = ("steps", "rows", "accumulate", "keep")
 
     run: str = ""
     """the run's name; by default the preset's"""
@@ -65,6 +65,14 @@ class FinetuneConfig:
     """steps between two answers to the same question; 0: never"""
     save_every: int = 200
     """steps between two checkpoints; 0: only at the end"""
+    keep: int = 2
+    """newest checkpoints that are kept"""
+    stop_after: int = 0
+    """steps after which to save and stop, to go on another time; 0: none"""
+    parallel: Parallel = "zero"
+    """many processes: zero shares out the optimizer, fsdp the weights too, ddp nothing (see chapter 6.12)"""
+    timeout: int = 600
+    """seconds without a sign of another process, after which it counts as lost"""
     seed: int = 0
     """of everything that is drawn"""
     device: str = "auto"
@@ -115,11 +123,13 @@ def finetune(name: Literal["midtrain", "sft"], config: FinetuneConfig) -> int:
         for step in stage.training(steps, model, optimizer, config.steps, start):
             done = step.index + 1
             if config.lapse_every and (done % config.lapse_every == 0 or done == config.steps):
-                stage.lapse(done, LAPSE_QUESTION, lambda: ask(engine, LAPSE_QUESTION, config.seed))
-                if COPYING in table and stage.runtime.is_main:
-                    copies = copied(engine, tasks[COPYING])
-                    stage.measure(step.index, copied=copies)
-                    stage.say(f"  step {done:>5}  copies {copies:.0%} of new strings")
+                with stage.ranks.whole(model):
+                    if stage.runtime.is_main:
+                        stage.lapse(done, LAPSE_QUESTION, lambda: ask(engine, LAPSE_QUESTION, config.seed))
+                    if COPYING in table:
+                        copies = copied(engine, tasks[COPYING])
+                        stage.measure(step.index, copied=copies)
+                        stage.say(f"  step {done:>5}  copies {copies:.0%} of new strings")
             cursor = step.cursor
         stage.save(model, optimizer, config.steps, cursor)
         tokens = config.steps * config.accumulate * config.rows * model.config.context
@@ -146,7 +156,7 @@ def continued(stage: Stage, base: str, rate: float, context: int = 0) -> tuple[G
             f"a checkpoint of {base} in {stage.run}", "none", f"run it first: python -m nanochat {base}"
         )
     shape = found.state["config"] | ({"context": context} if context else {})
-    model = model_in_training(shape, stage.runtime)
+    model = GPT(from_json(GPTConfig, shape), stage.runtime.dtype)
     plan = read_stage(stage.run, "pretrain")["plan"]
     optimizer = build_optimizer(
         model,
@@ -155,13 +165,9 @@ def continued(stage: Stage, base: str, rate: float, context: int = 0) -> tuple[G
         head_lr=rate * plan["head_lr"],
         dtype=stage.runtime.dtype,
     )
+    optimizer = stage.ranks.wrap(model, optimizer, stage.runtime.device)
     found.restore(model, optimizer)
     return model, optimizer, Tokenizer.load(stage.run / "tokenizer")
-
-
-def model_in_training(config: dict[str, object], runtime: Runtime) -> GPT:
-    """An empty model of a saved configuration, on the runtime's device."""
-    return GPT(from_json(GPTConfig, config), runtime.dtype).to(runtime.device)
 
 
 def lessons(table: Table) -> dict[str, object]:

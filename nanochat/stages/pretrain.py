@@ -11,6 +11,7 @@ import torch
 
 from nanochat.config import parse, to_json
 from nanochat.data import Row, TokenStore, open_store, rows, shares
+from nanochat.distributed import Parallel
 from nanochat.engine import Engine
 from nanochat.evaluate.bits import encode_held, score_held
 from nanochat.gpt import GPT
@@ -30,7 +31,7 @@ from nanochat.train import Batch, train
 class PretrainConfig:
     """Learn to continue text. `--depth` is the dial that sets the rest."""
 
-    AT_LEAST_ONE: ClassVar = ("depth", "context")
+    AT_LEAST_ONE: ClassVar = ("depth", "context", "keep")
 
     run: str = ""
     """the run's name; by default the preset's"""
@@ -64,6 +65,14 @@ class PretrainConfig:
     """steps between two samples from the same prompt; 0: never"""
     save_every: int = 200
     """steps between two checkpoints; 0: only at the end"""
+    keep: int = 2
+    """newest checkpoints that are kept"""
+    stop_after: int = 0
+    """steps after which to save and stop, to go on another time; 0: none"""
+    parallel: Parallel = "zero"
+    """many processes: zero shares out the optimizer, fsdp the weights too, ddp nothing (see chapter 6.12)"""
+    timeout: int = 600
+    """seconds without a sign of another process, after which it counts as lost"""
     seed: int = 0
     """of weights and order"""
     device: str = "auto"
@@ -93,12 +102,13 @@ def pretrain(config: PretrainConfig) -> int:
             tokens_per_step=config.tokens_per_step, steps=config.steps, rows=config.rows, world=stage.runtime.world,
             smear=config.smear, value_embeddings=config.value_embeddings, sharpness=config.sharpness,
         )  # fmt: skip
-        model = GPT(chosen.model, stage.runtime.dtype).to(stage.runtime.device)
+        model = GPT(chosen.model, stage.runtime.dtype)
         model.init_weights(config.seed)
         optimizer = build_optimizer(
             model, matrix_lr=config.rate * chosen.matrix_lr, embedding_lr=config.rate * chosen.embedding_lr,
             head_lr=config.rate * chosen.head_lr, matrix_decay=chosen.matrix_decay, dtype=stage.runtime.dtype,
         )  # fmt: skip
+        optimizer = stage.ranks.wrap(model, optimizer, stage.runtime.device)
         start, cursor = stage.resume(model, optimizer)
         seconds = stage.planned_seconds(chosen.tokens, model)
         announce(stage, chosen, seconds)
@@ -177,10 +187,11 @@ class Watch:
         """Look, if it is time."""
         every, lapse = self.config.eval_every, self.config.lapse_every
         figures: dict[str, Any] = {}
-        if self.stage.runtime.is_main and self.held and (last or (every and done % every == 0)):
+        if self.held and (last or (every and done % every == 0)):
             figures["val_bpb"] = score_held(self.model, self.held, self.stage.runtime).value
             self.stage.measure(done - 1, **figures)
             self.stage.say(f"  step {done:>5}  held-out {figures['val_bpb']:.3f} bits per byte")
         if lapse and (last or done % lapse == 0):
-            for prompt in (LAPSE_PROMPT, LAPSE_QUESTION):
-                self.stage.lapse(done, prompt, partial(continue_text, self.engine, prompt, self.config.seed))
+            with self.stage.ranks.whole(self.model):
+                for prompt in (LAPSE_PROMPT, LAPSE_QUESTION) if self.stage.runtime.is_main else ():
+                    self.stage.lapse(done, prompt, partial(continue_text, self.engine, prompt, self.config.seed))

@@ -62,7 +62,6 @@ class Ticks:
         self.task = self.bar.add_task(title, total=None)
 
     def __enter__(self) -> "Ticks":
-        self.bar.start()
         return self
 
     def __exit__(
@@ -71,7 +70,8 @@ class Ticks:
         self.bar.stop()
 
     def show(self, done: int, total: int) -> None:
-        """Show that `done` of `total` are done."""
+        """Show that `done` of `total` are done. The bar appears with the first call: one that waits shows nothing."""
+        self.bar.start()
         self.bar.update(self.task, completed=done, total=total)
         now = time.perf_counter()
         if self.bar.disable and now - self.last_line > SECONDS_BETWEEN_LINES:

@@ -11,10 +11,14 @@ from typing import Any
 from nanochat.checkpoint import SCHEMA
 from nanochat.config import to_json
 from nanochat.errors import CheckpointError, SchemaError
-from nanochat.files import write_atomically
+from nanochat.files import flush, write_atomically
 
 # Fields of a configuration that say where, how loudly and how often, but not what: changing them makes no stage stale.
-NOT_INPUTS = {"run", "preset", "device", "save_every", "lapse_every", "eval_every", "eval_documents"}
+NOT_INPUTS = {"run", "preset", "device", "parallel", "timeout", "save_every", "keep", "stop_after", "lapse_every"}
+NOT_INPUTS |= {"eval_every", "eval_documents"}
+
+# Lines that a stage adds as it goes: the run's metrics, and in its own folder its samples and the steps that failed.
+METRICS, SAMPLES, NOT_FINITE_LOG = "metrics.jsonl", "timelapse.jsonl", "not_finite.jsonl"
 
 
 def fingerprint_of(name: str, config: Any, run: Path, parents: Sequence[str], inputs: Mapping[str, Any]) -> str:
@@ -57,8 +61,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; a line cut short by a crash is left out."""
-    rows = []
+    """The objects of a JSON-lines file, none where there is no file; a line cut short by a crash is left out."""
+    rows: list[Any] = []
+    if not path.exists():
+        return []
     # Not splitlines(): it also cuts at signs that JSON leaves in a text.
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         with contextlib.suppress(ValueError):
@@ -74,3 +80,23 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def json_line(row: Mapping[str, Any]) -> str:
     """One object as a line of a JSON-lines file."""
     return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def logs_of(run: Path, stage: str) -> list[Path]:
+    """The files that a stage adds lines to, as far as they are there."""
+    paths = [run / METRICS, run / stage / SAMPLES, run / stage / NOT_FINITE_LOG]
+    return [path for path in paths if path.exists()]
+
+
+def flush_logs(run: Path, stage: str) -> None:
+    """Put the lines that were added on the disk."""
+    for path in logs_of(run, stage):
+        flush(path)
+
+
+def forget_from(step: int, run: Path, stage: str) -> None:
+    """Drop a stage's lines from `step` on: they will be written again."""
+    for path in logs_of(run, stage):
+        # A line has the index of its step; a sample the number of steps that its model had made.
+        last = step if path.name == SAMPLES else step - 1
+        write_jsonl(path, [row for row in read_jsonl(path) if row.get("stage") != stage or row.get("step", 0) <= last])

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from rich.console import Console
 
 from nanochat.checkpoint import run_folder
 from nanochat.config import parse
-from nanochat.distributed import joined
+from nanochat.distributed import Parallel, joined
 from nanochat.report import write_report
 from nanochat.report.tally import REFERENCE_PEAK
 from nanochat.runtime import Runtime, detect, measure_peak
@@ -32,6 +32,8 @@ SLOWER = 2.4  # bfloat16 products against float32 ones on the reference machine:
 class RunConfig:
     """All stages of a preset, from raw text to a chatbot and its report card. The same command goes on after a stop."""
 
+    AT_LEAST_ONE: ClassVar = ("keep",)
+
     preset: str = "laptop"
     """which sizes and how many steps"""
     run: str = ""
@@ -46,6 +48,12 @@ class RunConfig:
     """of products: auto, bfloat16, float32 or float64"""
     deterministic: bool = False
     """the same bits again on the same machine, a little slower"""
+    keep: int = 2
+    """newest checkpoints of each stage that are kept"""
+    parallel: Parallel = "zero"
+    """many processes: zero shares out the optimizer, fsdp the weights too, ddp nothing (see chapter 6.12)"""
+    timeout: int = 600
+    """seconds without a sign of another process, after which it counts as lost"""
     chat: bool = False
     """open the chat when all is done"""
     serve: bool = False
@@ -77,7 +85,7 @@ def run_all(config: RunConfig) -> int:
         f"As soon as a stage has saved, talk to it in another terminal: python -m nanochat chat --run {run.name}",
         style="dim", highlight=False,
     )  # fmt: skip
-    with joined(runtime):
+    with joined(runtime, config.parallel, config.timeout):
         for name, work in stages(config):
             console.rule(f"[bold]{name}", align="left", style="dim")
             if code := work():

@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from nanochat.checkpoint import newest, stages_of
+from nanochat.checkpoint import newest, sealed, stages_of
 from nanochat.config import dumps
 from nanochat.errors import CheckpointError, UsageError
 from nanochat.files import sha256, write_atomically
@@ -72,9 +72,7 @@ def ship_weights(stage: Path, target: Path) -> None:
         raise CheckpointError(f"a checkpoint in {stage}", "none", "train that stage again")
     folder = target / found.folder.name
     folder.mkdir()
-    weights = {
-        name: tensor.to(torch.bfloat16) for name, tensor in load_file(found.folder / "model.safetensors").items()
-    }
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in found.weights().items()}
     save_file(weights, folder / "model.safetensors")
     state = found.state | {"files": {"model.safetensors": sha256(folder / "model.safetensors")}}
-    write_atomically(folder / "state.json", dumps(state))
+    write_atomically(folder / "state.json", dumps(sealed(state)))

@@ -1,6 +1,6 @@
 """The tokenizer stage: bring the text, set a twentieth aside, learn a vocabulary, write the corpus as tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,17 +13,21 @@ from nanochat.data import (
     documents,
     find_source,
     fingerprint,
+    is_current,
+    open_store,
     split_documents,
     write_store,
 )
-from nanochat.distributed import barrier
-from nanochat.errors import DataError
+from nanochat.distributed import Parallel
+from nanochat.errors import DataError, TokenizerError
+from nanochat.files import sweep
 from nanochat.keyed import rng
-from nanochat.runtime import home
+from nanochat.runtime import available_cores, home
 from nanochat.stages.presets import presets_of
 from nanochat.stages.progress import Ticks
+from nanochat.stages.records import read_stage
 from nanochat.stages.stage import Stage, open_stage
-from nanochat.tokenizer import Tokenizer, train_tokenizer
+from nanochat.tokenizer import BulkEncoder, Tokenizer, train_tokenizer
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,10 @@ class TokenizerConfig:
     """tokens of the vocabulary: 256 bytes, merges, and the special tokens of the chat format"""
     training_bytes: int = 10_000_000
     """how much text to learn merges from, drawn by document; 0: all"""
+    parallel: Parallel = "zero"
+    """for the record: one process learns, the others wait for it"""
+    timeout: int = 600
+    """seconds without a sign of another process, after which it counts as lost"""
     seed: int = 0
     """of the draw"""
     device: str = "auto"
@@ -61,14 +69,16 @@ def prepare(config: TokenizerConfig) -> int:
     """Run the stage; 0 when it is done."""
     sides = read_sides(config.sources)
     stamps = {name: fingerprint(docs) for name, docs in sides.items()}
-    with open_stage("tokenizer", config, parents=[], inputs=stamps) as stage:
+    with open_stage("tokenizer", config, parents=[], inputs=stamps, whole=is_whole) as stage:
         if stage is None:
             return 0
         training = [doc for name, docs in sides.items() if name.endswith(".train") for doc in docs]
         if not training:
             raise DataError("documents to train on", f"none in {', '.join(config.sources)}", "add some with --sources")
         tokenizer = learn(stage, drawn(training, config.training_bytes, config.seed), config.vocab_size)
-        tokens = {name: encode(stage, tokenizer, name, docs) for name, docs in sides.items()}
+        encoder = BulkEncoder(tokenizer)
+        tokens = {name: encode(stage, encoder, name, docs, stamps[name]) for name, docs in sides.items()}
+        stage.ranks.wait(patiently=True)
         corpus = {name: tally(docs, tokens[name]) for name, docs in sides.items()}
         for name, counts in corpus.items():
             of = "{documents:,} documents, {bytes:,} bytes, {tokens:,} tokens".format(**counts)
@@ -114,21 +124,67 @@ def drawn(training: Sequence[Document], most: int, seed: int) -> list[str]:
     return texts
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether the tokenizer in a run's folder, and the tokens that it made, are those on record."""
+    done = read_stage(folder.parent, "tokenizer")
+    try:
+        learned = Tokenizer.load(folder).fingerprint
+        for name in done["corpus"]:
+            open_store(folder.parent / "tokens" / f"{name}.npy", tokenizer=learned)
+    except (TokenizerError, DataError):
+        return False
+    return bool(learned == done["tokenizer"])
+
+
 def learn(stage: Stage, texts: Sequence[str], vocab_size: int) -> Tokenizer:
-    """The tokenizer, trained by the main process and read by the others."""
+    """The tokenizer, trained by the main process and read by the others; or the one of a stage that was stopped."""
+    learned = before = None
     if stage.runtime.is_main:
-        with Ticks(stage.console, "merges") as ticks:
-            learned = train_tokenizer(texts, vocab_size, progress=ticks.show)
+        with stage.breaking(), Ticks(stage.console, "merges") as ticks:
+            before = learned_before(stage)
+            learned = before or train_tokenizer(
+                counted(stage, texts), vocab_size, progress=ticks.show, workers=available_cores()
+            )
+    stage.ranks.wait(patiently=True)
     stage.claim()
-    if stage.runtime.is_main:
+    if learned:
         learned.save(stage.folder)
-    barrier(stage.runtime)
+        if before is None:  # else what was begun with it goes on
+            sweep(stage.run / "tokens")
+    stage.ranks.wait()
     return Tokenizer.load(stage.folder)
 
 
-def encode(stage: Stage, tokenizer: Tokenizer, name: str, docs: Sequence[Document]) -> int:
-    """Write the tokens of one side of a source; how many there are."""
+def learned_before(stage: Stage) -> Tokenizer | None:
+    """The tokenizer that this stage had learned from the same inputs, before it was stopped or its tokens damaged."""
+    if not stage.began_before:
+        return None
+    try:
+        found = Tokenizer.load(stage.folder)
+    except TokenizerError:
+        return None
+    done = read_stage(stage.run, "tokenizer")
+    return found if found.fingerprint == done.get("tokenizer", found.fingerprint) else None
+
+
+def counted(stage: Stage, texts: Sequence[str]) -> Iterator[str]:
+    """The texts, one after the other, with a bar that tells how many were taken."""
+    with Ticks(stage.console, "count") as ticks:
+        for number, text in enumerate(texts, 1):
+            yield text
+            if number % 100 == 0:
+                ticks.show(number, len(texts))
+
+
+def encode(stage: Stage, encoder: BulkEncoder, name: str, docs: Sequence[Document], stamp: str) -> int:
+    """Write the tokens of one side of a source, unless that was done before; how many there are.
+
+    What was interrupted goes on after the last part that is safe on disk.
+    """
     if not stage.runtime.is_main:
         return 0
-    with Ticks(stage.console, f"encode {name}") as ticks:
-        return int(write_store(stage.run / "tokens" / f"{name}.npy", docs, tokenizer, ticks.show).record.tokens)
+    path = stage.run / "tokens" / f"{name}.npy"
+    with stage.breaking(), Ticks(stage.console, f"encode {name}") as ticks:
+        if is_current(path, encoder.fingerprint, stamp):
+            return int(open_store(path, verify=False).record.tokens)
+        return int(write_store(path, docs, encoder, ticks.show).record.tokens)

@@ -36,6 +36,7 @@ from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
 from nanochat.errors import TokenizerError
+from nanochat.tokenizer import counting, merging
 from nanochat.tokenizer.bpe import PATTERN, Pair, Tokenizer, compile_pattern, repair_surrogates, split
 from nanochat.tokenizer.chat import SPECIALS
 
@@ -47,10 +48,12 @@ def train_tokenizer(
     pattern: str = PATTERN,
     specials: Sequence[str] = SPECIALS,
     progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
 ) -> Tokenizer:
     """A tokenizer of exactly `vocab_size` tokens: 256 bytes, merges learned from `texts`, `specials` (the last ids).
 
-    `progress(done, total)` is called after each merge. Raises TokenizerError where the texts hold too few merges.
+    `progress(done, total)` is called as merges are made; `workers` threads count pieces. Raises TokenizerError where
+    the texts hold too few merges.
     """
     assert not isinstance(texts, str), "give a list of texts: a str would be read as one text a character"
     smallest = 256 + len(specials)
@@ -60,7 +63,8 @@ def train_tokenizer(
             least, str(vocab_size), f"it holds 256 bytes and {len(specials)} special tokens: ask for more"
         )
     wanted = vocab_size - smallest
-    merges = learn_merges(count_pieces(texts, pattern), wanted, progress)
+    # The two functions below, as operations on arrays: the same merges in a fraction of the time.
+    merges = merging.learn_merges(counting.count_pieces(texts, pattern, workers), wanted, progress)
     if len(merges) < wanted:
         expected = f"text with {wanted} merges for a vocabulary of {vocab_size}"
         remedy = f"give more text or ask for a vocabulary of {smallest + len(merges)}"

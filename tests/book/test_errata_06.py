@@ -9,9 +9,10 @@ from types import ModuleType
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from nanochat.checkpoint import load_model
-from nanochat.distributed import AllRanks
+from nanochat.distributed import Replicated
 from nanochat.engine import Completion
 from nanochat.evaluate.bits import encode_held, score_held
 from nanochat.gpt import GPT, GPTConfig
@@ -22,6 +23,7 @@ from nanochat.rollout import Rollout, to_batches
 from nanochat.runtime import Runtime
 from nanochat.tokenizer import Call, Output, Text, Tokenizer, message, render
 from nanochat.train import Batch
+from tests.ranked import Messages
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = Runtime(torch.device("cpu"), torch.float64)
@@ -150,20 +152,29 @@ def test_the_policy_gradient_is_the_gradient_of_the_expected_reward(checks: Modu
 # "DDP" for an optimizer whose state is cut up among processes
 
 
-def test_data_parallel_keeps_whole_moments_and_a_sharded_optimizer_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `AllRanks` sums is every gradient, and each process then holds all moments: 16 bytes a parameter."""
+def test_data_parallel_keeps_whole_moments_and_a_sharded_optimizer_would_not(tmp_path: Path) -> None:
+    """What DDP sums is every gradient, and each process then holds all moments: 16 bytes a parameter.
+
+    That `zero` shares the moments out is tested in tests/test_distributed.py, with several processes.
+    """
     config = GPTConfig(64, 1, 2, 1, 16, 8)
     model = GPT(config)
     model.init_weights(0)
     optimizer = build_optimizer(model, matrix_lr=0.02, embedding_lr=0.2, head_lr=0.01)
     ids = torch.arange(9)[None]
     batch = Batch(ids[:, :-1], ids[:, 1:], torch.ones(1, 8), {})
-    weighted_nll(model.features(batch.inputs), model.head, batch).backward()
-    sent: list[int] = []
-    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: sent.append(tensor.numel()))
-    AllRanks(Runtime(torch.device("cpu"), torch.float32, 0, 2)).sum_gradients(model)
     parameters = sum(count_parameters(config).values())
-    assert sent == [parameters]
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        ranks = Replicated(Runtime(torch.device("cpu"), torch.float32))
+        assert ranks.wrap(model, optimizer, torch.device("cpu")) is optimizer
+        loss = ranks.nll(model, batch, last=True)
+        with Messages(world=2) as messages:
+            loss.backward()
+        assert messages.counts["allreduce"] >= 1
+        assert messages.bytes == 2 * 4 * parameters // 2
+    finally:
+        dist.destroy_process_group()
     optimizer.step()
     states = [state for part in optimizer.optimizers for state in part.state.values()]
     moments = sum(t.numel() for state in states for t in state.values() if t.numel() > 1)

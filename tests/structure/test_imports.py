@@ -14,9 +14,14 @@ ROOT = Path(__file__).parents[2]
 # From the ground up. A unit may import what lies on a lower floor.
 FLOORS = [
     {"nanochat", "config", "errors", "files", "keyed", "runtime"},
+    {"native"},
+    {"fused"},
     {"attention", "optim", "sampling"},
-    {"gpt", "loss", "plan", "tokenizer"},
-    {"answer", "checkpoint", "decoder", "distributed", "engine", "fast", "scheduler", "speculation", "tools", "train"},
+    {"cluster", "gpt", "loss", "plan", "tokenizer"},
+    {
+        *("answer", "checkpoint", "decoder", "distributed", "engine", "fast", "scheduler", "sharded"),
+        *("sharded_checkpoint", "speculation", "tools", "train"),
+    },
     {"data", "tasks"},
     {"bench", "evaluate", "interop", "report", "rollout"},
     {"serve", "stages"},
@@ -28,9 +33,15 @@ FLOOR_OF = {unit: number for number, units in enumerate(FLOORS) for unit in unit
 SIDEWAYS = {
     ("__main__", "cli"),
     ("answer", "tools"),
+    ("checkpoint", "sharded"),
+    ("checkpoint", "sharded_checkpoint"),
+    ("checkpoint", "train"),
+    ("cluster", "gpt"),
+    ("cluster", "plan"),
     ("config", "errors"),
     ("decoder", "answer"),
     ("decoder", "engine"),
+    ("distributed", "sharded"),
     ("distributed", "train"),
     ("engine", "answer"),
     ("engine", "tools"),
