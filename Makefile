@@ -94,12 +94,12 @@ $(FOR_CHAT): $(PINS) $(TORCH)
 
 $(FOR_TESTS): $(PINS) $(TORCH) $(FOR_GUIDE)
 	@echo "Installing nanochat and what its tests need ..."
-	@$(INSTALL) -qq --no-build-isolation -e ".[data,dev]"
+	@$(INSTALL) -qq --no-build-isolation -e ".[bench,data,dev,harness]"
 	@touch $(FOR_CHAT) $@
 
 $(FOR_GUIDE): $(PINS) $(TORCH)
 	@echo "Installing nanochat and what its book needs ..."
-	@$(INSTALL) -qq --no-build-isolation -e ".[guide]"
+	@$(INSTALL) -qq --no-build-isolation -e ".[guide,serve]"
 	@touch $(FOR_CHAT) $@
 
 $(TORCH): constraints.txt | $(MADE)

@@ -31,6 +31,20 @@ CALLS = st.fixed_dictionaries(
         ),
     }
 )
+CHAOS = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": st.text(max_size=30)},
+        optional={"tool_call_id": st.just("x"), "nanochat": JSON, "tool_calls": st.lists(CALLS, max_size=2)},
+    ),
+    min_size=1,
+    max_size=5,
+)
+CONVERSATIONS = st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=5).map(
+    lambda texts: [
+        {"role": "assistant" if place % 2 else "user", "content": text}
+        for place, text in enumerate(texts[: len(texts) - 1 + len(texts) % 2])
+    ]
+)
 METHODS = ("GET", "POST", "PUT", "OPTIONS", "HEAD")
 ANYHOW = list(hypothesis.HealthCheck)  # a server takes its time
 
@@ -52,17 +66,12 @@ def bodies(schema: Any) -> st.SearchStrategy[dict[str, Any]]:
     fields = dict.fromkeys(schema["properties"], JSON)
     right = {
         "model": st.sampled_from(["drawn", "nanochat", "other"]),
-        "messages": st.lists(
-            st.fixed_dictionaries(
-                {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": st.text(max_size=30)},
-                optional={"tool_call_id": st.just("x"), "nanochat": JSON, "tool_calls": st.lists(CALLS, max_size=2)},
-            ),
-            min_size=1, max_size=5,
-        ),
+        "messages": CONVERSATIONS | CHAOS,
         "prompt": st.text(min_size=1, max_size=30) | st.lists(st.integers(0, 300), min_size=1, max_size=20),
         "max_tokens": st.integers(0, 6),
         "n": st.integers(1, 3), "seed": st.integers(), "temperature": st.floats(0, 2), "top_p": st.floats(0, 1),
-        "stop": st.lists(st.text(min_size=1, max_size=3), max_size=4), "logprobs": st.integers(0, 5) | st.booleans(),
+        "stop": st.lists(st.text(min_size=1, max_size=3), max_size=4),
+        "logprobs": st.booleans() if "messages" in schema["properties"] else st.integers(0, 5),
         "echo": st.booleans(), "stream": st.booleans(), "top_k": st.integers(0, 300),
     }  # fmt: skip
     known = {name: right.get(name, st.none()) for name in fields}
