@@ -42,6 +42,19 @@ def both(folder: Path, *more: str) -> tuple[list[int], list[str]]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(bool(REASON), reason=REASON)
+def test_a_process_that_dies_on_the_other_machine_is_started_again(tmp_path):
+    folder = texts(tmp_path / "dies")
+    codes, logs = both(folder, "dies")
+    assert codes == [0, 0], logs
+    assert (folder / "doomed").exists()
+    assert "resuming pretrain after step 4" in logs[0] + logs[1]
+    assert newest(folder / "home" / "toy" / "pretrain").step == 10
+    assert [step for step, _ in losses_of(folder)] == list(range(10))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(bool(REASON), reason=REASON)
 def test_a_machine_that_is_cut_off_is_named_and_the_same_command_goes_on(tmp_path):
     undisturbed, cut = texts(tmp_path / "undisturbed"), texts(tmp_path / "cut")
     codes, logs = both(undisturbed)

@@ -20,6 +20,8 @@ set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/../..}"
 NODES=${SLURM_NNODES:-8} EACH=${SLURM_GPUS_ON_NODE:-8} PORT=${PORT:-29500}
 export WORLD=$((NODES * EACH))
+# One list of addresses for each attempt: in an old one, processes that are started again find those that died.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 if [ "${1:-}" = --dry-run ]; then
     first=first-machine
 else
