@@ -56,8 +56,9 @@ def open_stage(run: Path, name: str) -> Stage:
     minutes = {"tokenizer": 0.42, "pretrain": 6.1, "midtrain": 4.3, "sft": 2.6, "rl": 1.4}[name]
     steps = {"tokenizer": 0, "pretrain": 700, "midtrain": 500, "sft": 400, "rl": 60}[name]
     console = Console(quiet=True)
-    (run / name).mkdir(parents=True, exist_ok=True)
-    return Stage(name, Config(steps), run, runtime, Alone(), console, f"fingerprint of {name}", 344e9, 60 * minutes)
+    stage = Stage(name, Config(steps), run, runtime, Alone(), console, f"fingerprint of {name}", 344e9, 60 * minutes)
+    stage.claim()
+    return stage
 
 
 def tokenizer(stage: Stage) -> None:
