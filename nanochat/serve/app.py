@@ -7,8 +7,8 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from nanochat.serve import xray
 from nanochat.serve.api import Api
@@ -35,10 +35,17 @@ def create_app(
         yield
         models.close(drain=True)
 
-    page = [Mount("/", StaticFiles(directory=PAGE, html=True))] if PAGE.is_dir() else []
-    return Starlette(
-        routes=[*api.routes(), *xray.routes(models), *page],
+    app = Starlette(
+        routes=[*api.routes(), *xray.routes(models)],
         middleware=[Middleware(Guard, limits=limits, meters=meters)],
         exception_handlers={HTTPException: on_http_error},
         lifespan=living,
     )
+    files, otherwise = StaticFiles(directory=PAGE, html=True), app.router.default
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        await (files if scope["type"] == "http" else otherwise)(scope, receive, send)
+
+    # Not a route: a route for every path would take a known path with a wrong method for a file that is not there.
+    app.router.default = page
+    return app
