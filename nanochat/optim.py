@@ -151,20 +151,32 @@ def orthogonalise(
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-7)
     steps, wide = list(coefficients), x.shape[-1] > 2 * x.shape[-2]
     while steps:
-        # baddbmm(S, A, B, beta=b, alpha=c) is b S + c A B, rounded once.
-        (a, b, c), gram = steps.pop(0), x @ x.mT
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        if wide and steps:
-            # Two steps at once: where P X is much wider than it is high, its P A P is cheaper than (P X) (P X)^T.
-            polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
-            (a, b, c), gram = steps.pop(0), polynomial @ gram @ polynomial
-            second = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-            x = torch.baddbmm(polynomial, second, polynomial, beta=a) @ x
-        else:
-            x = torch.baddbmm(x, polynomial, x, beta=a)
+        x = two_steps(x, steps.pop(0), steps.pop(0)) if wide and len(steps) > 1 else one_step(x, steps.pop(0))
     if tall:
         x = native.transposed(x)
     return x.reshape(matrices.shape).to(matrices.dtype)
+
+
+def one_step(x: Float[Tensor, "n rows columns"], step: Triple) -> Float[Tensor, "n rows columns"]:
+    """a X + (b A + c A^2) X. `baddbmm(S, A, B, beta=b, alpha=c)` is b S + c A B, rounded once."""
+    a, b, c = step
+    gram = x @ x.mT
+    polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    return torch.baddbmm(x, polynomial, x, beta=a)
+
+
+def two_steps(x: Float[Tensor, "n rows columns"], first: Triple, second: Triple) -> Float[Tensor, "n rows columns"]:
+    """The same twice, with less work where X is wide: with P = a + b A + c A^2, the next A is the small P A P.
+
+    Not more than two at a time: in bfloat16 what five make of small singular values is noise (LOG.md, 2026-11-22).
+    """
+    gram = x @ x.mT
+    (a, b, c), (a2, b2, c2) = first, second
+    polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+    gram = polynomial @ gram @ polynomial
+    both = torch.baddbmm(polynomial, torch.baddbmm(gram, gram, gram, beta=b2, alpha=c2), polynomial, beta=a2)
+    return both @ x
 
 
 class Together:
