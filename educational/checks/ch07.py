@@ -178,7 +178,7 @@ def size_of_an_update() -> float:
 
 
 def cost_of_a_step() -> float:
-    """FLOPs that torch counts in `orthogonalise`, against 5 (4 n^2 m + 2 n^3); wide, 2 (4 n^2 m + 10 n^3) + one step."""
+    """FLOPs that torch counts in `orthogonalise`, against 5 (4 n^2 m + 2 n^3), and its like for wide ones."""
     worst = 0.0
     for rows, columns in ((256, 256), (1024, 256), (64, 256)):
         with FlopCounterMode(display=False) as counter:
