@@ -200,7 +200,9 @@ def joined(runtime: Runtime, parallel: Parallel = "zero", timeout: int = 600) ->
             # Started again, processes would find the addresses of those that died: torchrun keeps one list for all
             # attempts. On several machines attempts are not counted alike, and torchrun must be told not to keep it:
             # TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (runs/cluster/slurm.sh).
-            store = dist.distributed_c10d.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            store = dist.distributed_c10d.PrefixStore(
+                f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store
+            )
         store.set(f"machine of {rank}", platform.node())
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=world,
