@@ -209,5 +209,6 @@ def test_compiled_once_and_kept(monkeypatch, fresh_library):
     native.library.cache_clear()
     assert native.library(torch.float32) is not None and kept.stat().st_mtime_ns == made
     native.library.cache_clear()
+    kept.unlink()  # never written over: this process still has it in memory, and would die of that as it ends
     kept.write_bytes(b"half a file")  # another program's, or a full disk's
     assert native.library(torch.float32) is not None
