@@ -33,7 +33,7 @@ from nanochat.tasks.grading import plain
 from nanochat.tasks.mixture import MIXTURES
 from nanochat.tasks.task import is_held_out
 from nanochat.tasks.wording import Wordings, filled, templates
-from nanochat.tokenizer.chat import Call, Message, Output, Text, check, message
+from nanochat.tokenizer.chat import Call, Message, Output, Part, Text, check, message
 from nanochat.tools import Tool, run_call
 from oracles.kitchen import KITCHEN
 
@@ -94,7 +94,7 @@ def test_examples_are_pure_functions_of_split_index_and_seed(name: str) -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "test", "familiar"])
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [name for name in TASKS if not name.endswith("_calls")])
 def test_references_are_right_and_true(name: str, split: str) -> None:
     """The reference answer gets the whole reward, is a conversation, and every output is what the tool answers."""
     task = TASKS[name]
@@ -110,13 +110,38 @@ def test_references_are_right_and_true(name: str, split: str) -> None:
     assert (calls >= 350) == (name in CALLING)
 
 
+@pytest.mark.parametrize("name", [name for name in TASKS if name.endswith("_calls")])
+def test_a_lesson_in_calling_ends_with_the_call(name: str) -> None:
+    """In training; elsewhere it is the other task. The rendering leaves the turn open: its tool has yet to answer."""
+    task, other = TASKS[name], TASKS[name.removesuffix("_calls")]
+    for example, whole in zip(examples(task, "train", 60), examples(other, "train", 60), strict=True):
+        assert example.question == whole.question
+        parts, length = whole.reference.parts, len(example.reference.parts)
+        assert example.reference.parts == parts[:length]
+        assert (
+            [isinstance(part, Call) for part in parts[:length]].index(True) == length - 1 if calls_in(parts) else True
+        )
+    for split in ("test", "familiar"):
+        assert examples(task, split, 20) == examples(other, split, 20)
+
+
+def calls_in(parts: Sequence[Part]) -> list[Call]:
+    return [part for part in parts if isinstance(part, Call)]
+
+
+def without_words(text: str) -> str:
+    """`text` without the words that training may replace by others."""
+    return re.sub("[A-Za-z]{4,}", "", text)
+
+
 def count_true_calls(example: Example, tools: dict[str, Tool]) -> int:
-    """How many calls the conversation holds; each must be answered by what the tool gives."""
+    """How many calls the conversation holds; each must be answered by what the tool gives, but for altered words."""
     count = 0
     for turn in example.conversation:
         for part, after in zip(turn.parts, turn.parts[1:], strict=False):
             if isinstance(part, Call):
-                assert after == Output(run_call(tools, str(part))), example
+                assert isinstance(after, Output), example
+                assert without_words(after.text) == without_words(run_call(tools, str(part))), example
                 count += 1
     return count
 

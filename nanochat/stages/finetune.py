@@ -83,6 +83,7 @@ class FinetuneConfig:
     """the same bits again on the same machine, a little slower"""
 
 
+MOMENTUM = 0.95  # as in pretraining, whose optimizer is carried on
 COPYING = "copy_strings"  # whose turn is watched where it is taught
 PROBES = 24
 BEFORE = {"midtrain": "pretrain", "sft": "midtrain", "rl": "sft"}
@@ -145,8 +146,12 @@ def copied(engine: Engine, task: Task) -> float:
     return sum(answer.grade.right for answer in answers) / PROBES
 
 
-def continued(stage: Stage, base: str, rate: float, context: int = 0) -> tuple[GPT, Together, Tokenizer]:
+def continued(
+    stage: Stage, base: str, rate: float, context: int = 0, momentum: float = 0.0
+) -> tuple[GPT, Together, Tokenizer]:
     """The model and the optimizer that `base` ended with, at `rate` times pretraining's learning rates.
+
+    With a `momentum` the optimizer begins anew, with that one: another loss has other gradients.
 
     A `context` replaces the model's: nothing in its weights depends on it, only what they have been trained for.
     """
@@ -164,9 +169,13 @@ def continued(stage: Stage, base: str, rate: float, context: int = 0) -> tuple[G
         embedding_lr=rate * plan["embedding_lr"],
         head_lr=rate * plan["head_lr"],
         dtype=stage.runtime.dtype,
+        momentum=momentum or MOMENTUM,
     )
+    if momentum:
+        found.restore(model)
     optimizer = stage.ranks.wrap(model, optimizer, stage.runtime.device)
-    found.restore(model, optimizer)
+    if not momentum:
+        found.restore(model, optimizer)
     return model, optimizer, Tokenizer.load(stage.run / "tokenizer")
 
 

@@ -74,6 +74,7 @@ class ReinforceConfig:
     """the same bits again on the same machine, a little slower"""
 
 
+MOMENTUM = 0.9  # begun anew, and shorter than fine-tuning's: that one's gradients would lead the first twenty steps
 APART = 1 << 40  # further than any run counts: where the second draw of an index lies
 SUM_QUESTION = "2 cups of flour serve 4. How much for 10 people?"
 
@@ -88,7 +89,7 @@ def reinforce(config: ReinforceConfig) -> int:
     with open_stage("rl", config, parents=[BEFORE["rl"]], inputs=lessons(mixture("rl", config.mixture))) as stage:
         if stage is None:
             return 0
-        model, optimizer, tokenizer = continued(stage, BEFORE["rl"], config.rate)
+        model, optimizer, tokenizer = continued(stage, BEFORE["rl"], config.rate, momentum=MOMENTUM)
         mine, kitchen = share(config.prompts, "prompts", stage.runtime), recipes(home())
         share(config.rehearse, "rehearse", stage.runtime)
         start, cursor = stage.resume(model, optimizer)

@@ -66,6 +66,25 @@ class Kitchen:
         names = [name for name in spoken_names(recipe.title) if self.find.match(name) == recipe.title]
         return recipe, draw.choice(names) if names and draw.random() < SPOKEN_RATE else recipe.title
 
+    @cached_property
+    def words(self) -> list[str]:
+        """The words of training's ingredients and steps."""
+        lines = (line for recipe in self.side("train") for line in (*recipe.ingredients, *recipe.steps))
+        return sorted({word for line in lines for word in re.findall("[A-Za-z]{4,12}", line)}) or ["word"]
+
+    def altered(self, text: str, draw: random.Random) -> str:
+        """`text` with other words in its lines of ingredients and steps, here and there.
+
+        A model knows the recipes that it learned from by heart, and would repeat them without looking.
+        """
+
+        def other(found: re.Match[str]) -> str:
+            return draw.choice(self.words) if draw.random() < OTHER_WORDS else found[0]
+
+        return "\n".join(
+            re.sub("[A-Za-z]{4,}", other, line) if re.match(r"- |\d", line) else line for line in text.split("\n")
+        )
+
     def shown(self, recipe: Recipe) -> str:
         """What `find` answers for this recipe."""
         return self.find(recipe.title)
@@ -73,6 +92,7 @@ class Kitchen:
 
 # Shelves of notes, by the words that a query for them begins with.
 WHAT, INSTEAD, TIP = "what is", "instead of", "tip"
+OTHER_WORDS = 0.2  # share of the words that are others, where a text is altered
 SUPPOSED = 4  # people that a recipe is taken to serve where it does not say
 
 

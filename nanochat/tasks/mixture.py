@@ -18,7 +18,7 @@ from nanochat.tasks.scaling import Scaling
 from nanochat.tasks.spelling import Spelling
 from nanochat.tasks.stories import Stories
 from nanochat.tasks.talk import Allergies, HowTo, Knowledge, Substitutions, Talk
-from nanochat.tasks.task import Example, Split, Task
+from nanochat.tasks.task import Calls, Example, Split, Task
 from nanochat.tasks.units import Units
 from nanochat.tasks.unknown import UnknownDish
 from nanochat.tools import Tool
@@ -47,23 +47,27 @@ MIXTURES: dict[str, Table] = {
     },
     "sft": {
         "copy_strings": 2,
-        "recipes": 10,
-        "follow_up": 6,
-        "chain": 3,
-        "unknown_dish": 3,
-        "pantry": 3,
-        "small_talk": 19,
-        "limits": 12,
+        "recipes": 4,
+        "recipes_calls": 11,
+        "follow_up": 2,
+        "follow_up_calls": 4,
+        "chain": 2,
+        "unknown_dish": 2,
+        "pantry": 2,
+        "small_talk": 15,
+        "limits": 10,
         "allergies": 1,
-        "substitutions": 3,
-        "knowledge": 5,
-        "how_to": 2,
+        "substitutions": 1,
+        "substitutions_calls": 2,
+        "knowledge": 2,
+        "knowledge_calls": 3,
+        "how_to": 1,
+        "how_to_calls": 3,
         "arithmetic": 13,
-        "stories": 8,
-        "scaling": 5,
-        "units": 3,
+        "stories": 9,
+        "scaling": 6,
+        "units": 4,
         "spelling": 1,
-        "choice": 1,
     },
     # Nothing whose answer is longer than a rollout may be: there only wrong, short answers would ever be rewarded.
     "rl": {
@@ -126,7 +130,9 @@ def catalogue(recipes: Sequence[Recipe], limit: int = LIMIT) -> dict[str, Task]:
         Allergies(kitchen),
     ]
     by_name = {task.name: task for task in tasks}
-    return by_name | {"chain": Chain(by_name)}
+    of_others: list[Task] = [Chain(by_name)]
+    of_others += [Calls(by_name[name]) for name in ("recipes", "follow_up", "substitutions", "knowledge", "how_to")]
+    return by_name | {task.name: task for task in of_others}
 
 
 def tools_for(recipes: Sequence[Recipe], limit: int = LIMIT) -> dict[str, Tool]:

@@ -75,6 +75,8 @@ class Recipes:
         shown = self.kitchen.find(query)
         if split == "train" and draw.random() < BRIEF:
             shown = cut(shown, self.kitchen.find.limit // 2)
+        if split == "train" and draw.random() < ALTERED:
+            shown = self.kitchen.altered(shown, draw)
         parts = (Call("find", query), Output(shown), Text(shown))
         truth: dict[str, object] = {"kind": kind, "title": recipe.title, "shown": shown}
         return Example(dialogue(question.text, parts), truth, question.wording)
@@ -94,6 +96,7 @@ class Recipes:
 
 
 BRIEF = 0.25  # how often, in training, half of a recipe is enough: what to ask for is harder than to repeat it
+ALTERED = 0.6  # how often, in training, some words of what `find` shows are others: what is known by heart is not read
 IN_TWO = 0.25  # how often, in training, the dish is named in one sentence and asked about in the next
 
 

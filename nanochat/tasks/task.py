@@ -6,11 +6,11 @@ apart.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from nanochat import keyed
-from nanochat.tokenizer.chat import Message, Part, message
+from nanochat.tokenizer.chat import Call, Message, Part, message
 
 Split = Literal["train", "test", "familiar"]
 HELD_OUT_SHARE = 10  # one problem in so many belongs to the held-out side
@@ -54,6 +54,29 @@ class Task(Protocol):
     def example(self, split: Split, index: int, seed: int = 0) -> Example: ...
 
     def grade(self, example: Example, reply: Message) -> Grade: ...
+
+
+class Calls:
+    """Another task's questions, whose answer stops after its first call.
+
+    What to look up is hard to learn and short, what comes back easy to repeat and long: so it is asked more often in
+    the same time.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.name = f"{task.name}_calls"
+
+    def example(self, split: Split, index: int, seed: int = 0) -> Example:
+        example = self.task.example(split, index, seed)
+        if split != "train":
+            return example
+        parts = example.reference.parts
+        end = next((place for place, part in enumerate(parts, 1) if isinstance(part, Call)), len(parts))
+        return replace(example, conversation=(*example.question, Message("assistant", parts[:end])))
+
+    def grade(self, example: Example, reply: Message) -> Grade:
+        return self.task.grade(example, reply)
 
 
 def dialogue(*turns: str | Sequence[Part]) -> tuple[Message, ...]:

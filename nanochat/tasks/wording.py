@@ -24,6 +24,10 @@ TYPO_RATE = 0.12  # one slip of a finger, or two
 BARE_END_RATE = 0.20  # without the question mark or full stop
 ENDS = ".?!"
 
+# How often a question lacks some of its words, what share of them then, and from how many on: of few each matters. Only
+# in training: a model that must do without any one word clings to none, and understands other wordings better.
+THIN_RATE, THINNED, THIN_FROM = 0.35, 0.15, 6
+
 # What people say around a question. Only in training: what must not matter has to be seen not to matter.
 LEAD_RATE, TAIL_RATE = 0.20, 0.10
 LEADS = (
@@ -78,7 +82,7 @@ class Wordings:
         number = draw.randrange(len(templates))
         pieces = filled(templates[number], fields)
         if split == "train" and not keep:
-            pieces = surrounded(pieces, draw)
+            pieces = surrounded(thinned(pieces, draw), draw)
         # All in capitals is read in small letters (tokenizer/chat.py `calmed`), which training has without it.
         capitals = CAPITAL_RATE if split == "test" or keep else 0.0
         typed = as_typed(pieces, draw, keep, slips, capitals)
@@ -108,6 +112,18 @@ def wordings(name: str) -> Wordings:
 
 
 Pieces = list[tuple[str, str]]  # (name of the field, or "" for the template's own words; text)
+
+
+def thinned(pieces: Pieces, draw: random.Random) -> Pieces:
+    """`pieces`, mostly as they are, or without some of the template's own words: no single one may matter much."""
+    own = sum(len(piece.split()) for name, piece in pieces if not name)
+    if draw.random() >= THIN_RATE or own < THIN_FROM:
+        return pieces
+
+    def words(text: str) -> str:
+        return re.sub(r"[A-Za-z']+ ?", lambda found: "" if draw.random() < THINNED else found[0], text)
+
+    return [(name, piece if name else words(piece)) for name, piece in pieces]
 
 
 def surrounded(pieces: Pieces, draw: random.Random) -> Pieces:

@@ -169,8 +169,8 @@ def render(tokenizer: Tokenizer, conversation: Conversation, max_tokens: int | N
     """The whole conversation as ids and mask, for training; with `max_tokens`, its beginning of at most that length.
 
     The cut may fall anywhere, also inside a turn. Earlier turns stand there as they are `remembered`; one that was
-    shortened by that teaches nothing, since it is not what the model would have to say. Raises ChatError where `check`
-    does.
+    shortened by that teaches nothing, since it is not what the model would have to say. A last turn that ends in a call
+    is not over, its tool has yet to answer: no end of turn follows. Raises ChatError where `check` does.
     """
     check(conversation)
     if max_tokens is not None and max_tokens < 1:
@@ -185,6 +185,8 @@ def render(tokenizer: Tokenizer, conversation: Conversation, max_tokens: int | N
             tokens = render_part(tokenizer, part)
             ids += tokens
             mask += [0 if isinstance(part, Output) else learned] * len(tokens)
+        if place == len(conversation) - 1 and turn.parts and isinstance(turn.parts[-1], Call):
+            break
         ids.append(tokenizer.special(f"<|{turn.role}_end|>"))
         mask.append(learned)
     return Rendered(ids[:max_tokens], mask[:max_tokens])
