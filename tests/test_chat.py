@@ -114,6 +114,17 @@ def test_one_mask_bit_a_token_and_none_on_the_first_of_a_turn(tokenizer: Tokeniz
     assert mask[-1] == 1
 
 
+def test_a_last_turn_that_ends_in_a_call_stays_open(tokenizer: Tokenizer) -> None:
+    asked, call = message("user", "2 + 2?"), Call("calculator", "2+2")
+    open_turn = render(tokenizer, [asked, message("assistant", [call])])
+    over = render(tokenizer, [asked, message("assistant", [call, Output("4")])])
+    length = len(open_turn.ids)
+    assert open_turn.ids[-1] == tokenizer.special("<|call_end|>")
+    assert open_turn == (over.ids[:length], over.mask[:length])
+    earlier = render(tokenizer, [asked, message("assistant", [call]), asked]).ids
+    assert earlier[length] == tokenizer.special("<|assistant_end|>")  # the next user has spoken: it is over
+
+
 def test_nothing_is_learned_from_users_alone(tokenizer: Tokenizer) -> None:
     assert set(render(tokenizer, [message("system", "s"), message("user", "u")]).mask) == {0}
 

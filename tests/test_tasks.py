@@ -2,11 +2,12 @@
 
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from nanochat import keyed
 from nanochat.data.split import held_out
 from nanochat.tasks import (
     SUITES,
@@ -46,6 +47,17 @@ CALLING = {
 }  # fmt: skip
 # Where the whole question is looked up, in words that no note has, what comes back is not always the answer to it.
 AT_LEAST = {("how_to", "test"): 0.7, ("chain", "test"): 0.95}
+
+
+def test_in_training_long_questions_lack_words_at_times_and_never_what_they_are_about() -> None:
+    told = Wordings("x", ("Would you be so kind and tell me about {dish} for once?",), ("Say {dish}.",))
+    asked = [told.ask("train", keyed.rng(0, index), {"dish": "the apple pie of my aunt"}).text for index in range(400)]
+    kept = [text for text in asked if "kind and tell me about" in text.lower()]
+    assert all("the apple pie of my aunt" in text.lower() for text in asked)
+    assert 220 < len(kept) < 380
+    whole = Wordings("x", ("How is {dish} made?",), ())
+    few = [whole.ask("train", keyed.rng(0, index), {"dish": "pie"}).text.lower() for index in range(200)]
+    assert sum("how is pie made" in text for text in few) > 180  # the others have a typo
 
 
 def all_wordings() -> list[Wordings]:

@@ -204,7 +204,8 @@ def test_questions_for_a_number_of_people(split: Split) -> None:
         asked = plain(example.question[-1].text).split()
         words += str(wish.people) not in asked
         assert str(wish.people) in asked or SMALL[wish.people] in asked
-        assert HOME.find(call.argument) == example.reference.text == example.truth["shown"]
+        assert without_words(HOME.find(call.argument)) == without_words(example.reference.text)
+        assert example.reference.text == example.truth["shown"]
         another = re.sub(r"\d+$", str(wish.people + 1), call.argument)
         other = Message("assistant", (Call("find", another), Output(HOME.find(another)), Text(HOME.find(another))))
         assert not task.grade(example, other).right
@@ -230,7 +231,7 @@ def test_in_training_the_dish_is_sometimes_named_before_it_is_asked_about_and_ha
             assert str(example.truth["shown"]).endswith(CUT)
             assert task.grade(example, example.reference).right
         altered = [example for example in examples if not is_true(example, short) and example not in halved]
-        assert (len(altered) > 100) == (split == "train")
+        assert (len(altered) > 50) == (split == "train")
         if split == "test":
             assert not in_two and not halved and not altered
 
