@@ -169,11 +169,13 @@ class Stage:
         done = start
         try:
             with Progress(self.console, self.name, total, start) as progress:
+                if start < total and self.asked():  # while all this was read
+                    raise Interrupted()
                 for step in by_kernels(steps):
                     self.note(step, progress, flops_per_token(model.config))
                     yield step
                     done, self.cursor, every = step.index + 1, step.cursor, self.config.save_every
-                    asked = self.ranks.total([float(self.stop.asked)])[0] > 0
+                    asked = self.asked()
                     if done < total and every and done % every == 0:
                         self.save(model, optimizer, done, step.cursor)
                     if done < total and (asked or done - start == self.config.stop_after):
@@ -183,6 +185,10 @@ class Stage:
                 self.save(model, optimizer, done, self.cursor)
             kept = f"saved after step {done} of {total}" if done else "stopped before its first step"
             raise Interrupted(f"{self.name} {kept}; the same command goes on from there") from None
+
+    def asked(self) -> bool:
+        """Whether any of the processes has been asked to stop; all of them ask, and learn the same."""
+        return self.ranks.total([float(self.stop.asked)])[0] > 0
 
     def breaking(self) -> AbstractContextManager[None]:
         """For work that may be broken off anywhere, `Stop.breaking`; one process of many can't leave the others."""
@@ -271,7 +277,7 @@ class Stage:
             self.check_folder()
             flush_logs(self.run, self.name)
         write_stage(self, self.seconds, about)
-        if self.ranks.total([float(self.stop.asked)])[0]:
+        if self.asked():
             raise Interrupted(f"{self.name} is finished and saved; the same command goes on with what follows it")
 
     def say(self, text: str) -> None:
