@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -26,7 +27,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.keyed import key
 from nanochat.loss import IGNORE
 from nanochat.optim import Together, build_optimizer, trapezoid
-from nanochat.runtime import Runtime, detect
+from nanochat.runtime import Runtime, detect, home
 from nanochat.stages import evaluate as evaluate_stage
 from nanochat.stages import finetune as finetune_stage
 from nanochat.stages import reinforce as reinforce_stage
@@ -110,7 +111,9 @@ def learn(runtime: Runtime, parallel: Any, accumulate: int, steps: int) -> tuple
             step_for_real()
 
         optimizer.step = noted  # type: ignore[method-assign]
-        run = train(model, optimizer, stream(runtime), lambda _: 1.0, steps=steps, accumulate=accumulate, ranks=ranks)
+        # Of many steps each is short: where all has been learned, the rounding of a gradient of nothing is made a step.
+        rate = min(1.0, 10 / steps)
+        run = train(model, optimizer, stream(runtime), lambda _: rate, steps=steps, accumulate=accumulate, ranks=ranks)
         with Messages(runtime.world) as messages:
             done = [next(run)]
         done += run
@@ -217,7 +220,10 @@ def PRETRAIN(**more: Any) -> PretrainConfig:
 
 
 def doomed(folder: Path, how: str) -> None:
-    """Pretraining in which process 1, once, ends, falls silent or is asked to stop after the sixth step."""
+    """Pretraining in which process 1, once, ends, falls silent or is asked to stop after the sixth step.
+
+    Or, `apart`, in which it has a disk of its own with a copy of the tokens.
+    """
     note = Stage.write_metrics
 
     def noted(self: Stage, step: Step, *more: Any) -> None:
@@ -235,6 +241,8 @@ def doomed(folder: Path, how: str) -> None:
     Stage.write_metrics = noted  # type: ignore[method-assign]
     common: dict[str, Any] = {"run": "toy", "device": "cpu", "dtype": "float32", "deterministic": True}
     prepare(TokenizerConfig(**common, sources=(str(folder / "dishes.txt"),), vocab_size=300))
+    if how == "apart" and os.environ["RANK"] == "1":
+        os.environ["NANOCHAT_HOME"] = str(shutil.copytree(home(), folder / "other"))
     pretrain(PRETRAIN(**common, steps=60 if how == "cut" else 10, save_every=4, eval_every=0, lapse_every=0))
 
 

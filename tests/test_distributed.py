@@ -221,6 +221,16 @@ def test_a_process_that_falls_silent_is_named_when_the_time_is_up(tmp_path):
     assert "got process 1 on" in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_process_that_does_not_see_the_folder_of_the_run_ends_the_job(tmp_path):
+    """Its share of every checkpoint would lie elsewhere, and nobody would notice before it is needed."""
+    done = launch(texts(tmp_path / "apart"), 2, "apart")
+    assert done.returncode == 1
+    assert "other/toy/pretrain, where this stage began; got nothing there" in done.stderr
+    assert "let all machines see the same NANOCHAT_HOME" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two processes to which nothing happened."""

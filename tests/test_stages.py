@@ -380,7 +380,7 @@ def test_a_folder_that_vanishes_is_one_line_and_is_not_begun_anew(root, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(Stage, "write_metrics", vanish)
-        with pytest.raises(CheckpointError, match="put it back where it was"):
+        with pytest.raises(CheckpointError, match="put it back, or let all machines see"):
             pretrain(PRETRAIN)
     assert not (root / "home" / gone).exists()
     (root / "elsewhere").rename(root / "home" / gone)

@@ -112,6 +112,7 @@ class Stage:
             for folder in (self.run, self.folder):
                 sweep(folder)
         self.ranks.wait()
+        self.check_folder()  # on another disk than the main process's a share of a checkpoint would be lost
 
     def set_aside(self) -> None:
         """Move the folder out of the way; one that holds no result does not displace an earlier one that does."""
@@ -249,8 +250,8 @@ class Stage:
     def check_folder(self) -> None:
         """Raises CheckpointError where the folder is gone: half a run in a new one would pass for a whole one."""
         if not (self.folder / "started.json").exists():
-            remedy = "put it back where it was, and the same command goes on from its last checkpoint"
-            raise CheckpointError(f"{self.folder}, where this stage began", "nothing there any more", remedy)
+            remedy = "put it back, or let all machines see the same NANOCHAT_HOME; then the same command goes on"
+            raise CheckpointError(f"{self.folder}, where this stage began", "nothing there", remedy)
 
     def save(self, model: GPT, optimizer: Together, step: int, cursor: Mapping[str, Any]) -> None:
         """A checkpoint after `step` steps, once. What was written about these steps is on the disk before it."""
