@@ -31,7 +31,7 @@ from nanochat.gpt import GPT, GPTConfig
 from nanochat.optim import Together
 from nanochat.runtime import Runtime, home, machine, versions
 from nanochat.sharded import Sharded
-from nanochat.sharded_checkpoint import read_into, read_whole, saved_sizes, write_shares
+from nanochat.sharded_checkpoint import described, read_into, read_whole, write_shares
 from nanochat.tokenizer import Tokenizer
 from nanochat.train import Alone, Ranks
 
@@ -61,7 +61,7 @@ class Checkpoint:
     def restore(self, model: GPT, optimizer: Together | None = None) -> None:
         """Fill `model`, and `optimizer` where given, with what was saved."""
         if isinstance(optimizer, Sharded):
-            state = optimizer.empty_state(saved_sizes(self.folder, "optimizer"))
+            state = optimizer.empty_state(described(self.folder, "optimizer"))
             read_into(self.folder, {name: weight.detach() for name, weight in optimizer.weights.items()} | state)
             return
         fill(model, self.weights(), self.folder)

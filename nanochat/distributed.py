@@ -195,17 +195,10 @@ def joined(runtime: Runtime, parallel: Parallel = "zero", timeout: int = 600) ->
         yield ranks_of(runtime, parallel)
     else:
         on_gpu = runtime.device.type == "cuda"
-        store, rank, world = next(rendezvous("env://"))
-        if os.environ.get("LOCAL_WORLD_SIZE") == str(world):
-            # Started again, processes would find the addresses of those that died: torchrun keeps one list for all
-            # attempts. On several machines attempts are not counted alike, and torchrun must be told not to keep it:
-            # TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (runs/cluster/slurm.sh).
-            store = dist.distributed_c10d.PrefixStore(
-                f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store
-            )
-        store.set(f"machine of {rank}", platform.node())
+        store = common_list()
+        store.set(f"machine of {runtime.rank}", platform.node())
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=world,
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo", store=store, rank=runtime.rank, world_size=runtime.world,
             timeout=timedelta(seconds=timeout), device_id=runtime.device if on_gpu else None,
         )  # fmt: skip
         try:
@@ -217,6 +210,17 @@ def joined(runtime: Runtime, parallel: Parallel = "zero", timeout: int = 600) ->
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
+
+
+def common_list() -> Any:
+    """The list that torchrun keeps for all processes, as far as it belongs to this attempt."""
+    store, _, world = next(rendezvous("env://"))
+    if os.environ.get("LOCAL_WORLD_SIZE") != str(world):
+        # On several machines attempts are not counted alike, and torchrun must be told to make a new list for each:
+        # TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (runs/cluster/slurm.sh).
+        return store
+    # Started again, processes would find the addresses of those that died.
+    return dist.distributed_c10d.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def ranks_of(runtime: Runtime, parallel: Parallel) -> Ranks:

@@ -6,7 +6,7 @@ the rows of its gradient from all, keeps its momentum, orthogonalises, and sends
 Together that moves 2 / n of the matrices' gradients each way, and no process does the work of another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.distributed as dist
@@ -70,16 +70,15 @@ class Sharded(Together):
             for key, tensor in self.state_of(parameter).items()
         }
 
-    def empty_state(self, saved: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-        """The optimizers' state made anew, for those of the `saved` tensors that belong here; to be filled."""
-        for full, size in saved.items():
+    def empty_state(self, saved: Iterable[str]) -> dict[str, Tensor]:
+        """The optimizers' state made anew, for those of the `saved` names that belong here; to be filled."""
+        for full in saved:
             name, _, key = full.rpartition(".")
             if name in self.parameters:
                 parameter = self.parameters[name]
                 # A count of steps is a single number, and kept where Python reads it.
-                count = torch.zeros((), dtype=torch.float32)
-                is_count = (not size and parameter.ndim > 0) or key == "step"
-                self.state_of(parameter)[key] = count if is_count else torch.zeros_like(parameter.data)
+                empty = torch.zeros(()) if key == "step" else torch.zeros_like(parameter.data)
+                self.state_of(parameter)[key] = empty
         return self.state()
 
     def placed(self, name: str, tensor: Tensor) -> Tensor:

@@ -43,11 +43,6 @@ def write_shares(folder: Path, kind: Kind, tensors: Mapping[str, Tensor]) -> Non
             written.rmdir()
 
 
-def saved_sizes(folder: Path, kind: Kind) -> dict[str, torch.Size]:
-    """The whole size of every tensor of a kind that was saved to `folder`."""
-    return {name: about.size for name, about in described(folder, kind).items()}
-
-
 def read_into(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     """Fill `tensors` from the files in `folder`: of a DTensor the rows that are here, of a plain one all."""
     with one_error(f"{', '.join(list(tensors)[:2])}, ... in {folder}", "delete this checkpoint, use an older one"):
@@ -67,7 +62,7 @@ def read_whole(folder: Path, kind: Kind) -> dict[str, Tensor]:
 
 
 def described(folder: Path, kind: Kind) -> dict[str, TensorStorageMetadata]:
-    """Size and number format by name, from the headers of the files alone."""
+    """Whole size and number format of every tensor of a kind, by name: from the headers of the files alone."""
     with one_error(f"safetensors files in {folder}", "delete this checkpoint, use an older one"):
         found = HuggingFaceStorageReader(str(folder)).read_metadata()
     pieces = cast("dict[MetadataIndex, Any]", found.storage_data)

@@ -3,11 +3,13 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nanochat import rollout
 from nanochat.checkpoint import newest, save
-from nanochat.distributed import gathered, joined
+from nanochat.distributed import common_list, gathered, joined
+from nanochat.errors import NanochatError
 from nanochat.gpt import GPT, GPTConfig
 from nanochat.keyed import key
 from nanochat.loss import IGNORE
 from nanochat.optim import Together, build_optimizer, trapezoid
-from nanochat.runtime import Runtime, detect
+from nanochat.runtime import Runtime, detect, home
 from nanochat.stages import evaluate as evaluate_stage
 from nanochat.stages import finetune as finetune_stage
 from nanochat.stages import reinforce as reinforce_stage
@@ -33,6 +36,7 @@ from nanochat.stages.finetune import FinetuneConfig, finetune
 from nanochat.stages.pretrain import PretrainConfig, pretrain
 from nanochat.stages.reinforce import ReinforceConfig, reinforce
 from nanochat.stages.stage import Stage
+from nanochat.stages.stopping import Interrupted
 from nanochat.stages.tokenizer import TokenizerConfig, prepare
 from nanochat.train import Batch, Ranks, Step, train
 from tests.oracles.kitchen import KITCHEN
@@ -107,7 +111,9 @@ def learn(runtime: Runtime, parallel: Any, accumulate: int, steps: int) -> tuple
             step_for_real()
 
         optimizer.step = noted  # type: ignore[method-assign]
-        run = train(model, optimizer, stream(runtime), lambda _: 1.0, steps=steps, accumulate=accumulate, ranks=ranks)
+        # Of many steps each is short: where all has been learned, the rounding of a gradient of nothing is made a step.
+        rate = min(1.0, 10 / steps)
+        run = train(model, optimizer, stream(runtime), lambda _: rate, steps=steps, accumulate=accumulate, ranks=ranks)
         with Messages(runtime.world) as messages:
             done = [next(run)]
         done += run
@@ -118,17 +124,36 @@ def learn(runtime: Runtime, parallel: Any, accumulate: int, steps: int) -> tuple
     return told, found | first
 
 
+def skips(runtime: Runtime, parallel: Any) -> list[list[str]]:
+    """Why each process skipped each of three steps, of which the second has a broken row, and one process has it."""
+
+    def broken() -> Iterator[Batch]:
+        for index, batch in enumerate(stream(runtime)):
+            if index == 1 and runtime.rank == runtime.world - 1:
+                batch.weights.fill_(float("inf"))
+            yield batch
+
+    with joined(runtime, parallel) as ranks:
+        model, optimizer = parts(runtime, ranks)
+        done = []
+        for step in train(model, optimizer, broken(), lambda _: 1.0, steps=3, ranks=ranks):
+            done.append(step.skipped)
+            assert all(whole(weight).isfinite().all() for weight in weights(model, optimizer).values())
+    return gathered(done, runtime)
+
+
 def ways(folder: Path, world: int) -> None:
-    """Ten steps in each way of working together, in two number formats; and one step of one and of four batches."""
+    """Some steps in each way of working together, in three number formats; and one step of one and of four batches."""
     told: dict[str, Any] = {}
     for parallel in ("ddp", "zero", "fsdp") if world > 1 else ("alone",):
         for dtype in ("float64", "float32", "bfloat16"):
             runtime = detect("cpu", dtype, threads=1)
-            told[f"{parallel} {dtype}"], tensors = learn(runtime, parallel, 2, 10)
+            told[f"{parallel} {dtype}"], tensors = learn(runtime, parallel, 2, 100 if dtype == "float64" else 10)
             if runtime.is_main:
                 save_file(tensors, folder / f"{parallel}_{dtype}.safetensors")
         for accumulate in (1, 4):
             told[f"{parallel} {accumulate}"] = learn(detect("cpu", "float64", threads=1), parallel, accumulate, 1)[0]
+        told[f"{parallel} skips"] = skips(detect("cpu", "float32", threads=1), parallel)
     if runtime.is_main:
         (folder / "told.json").write_text(json.dumps(told))
 
@@ -195,7 +220,10 @@ def PRETRAIN(**more: Any) -> PretrainConfig:
 
 
 def doomed(folder: Path, how: str) -> None:
-    """Pretraining in which process 1, once, ends or falls silent after the sixth step."""
+    """Pretraining in which process 1, once, ends, falls silent or is asked to stop after the sixth step.
+
+    Or, `apart`, in which it has a disk of its own with a copy of the tokens.
+    """
     note = Stage.write_metrics
 
     def noted(self: Stage, step: Step, *more: Any) -> None:
@@ -204,6 +232,8 @@ def doomed(folder: Path, how: str) -> None:
             (folder / "doomed").touch()
             if how == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if how == "asked":
+                os.kill(os.getpid(), signal.SIGTERM)
             if how == "sleeps":
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 time.sleep(600)
@@ -211,7 +241,17 @@ def doomed(folder: Path, how: str) -> None:
     Stage.write_metrics = noted  # type: ignore[method-assign]
     common: dict[str, Any] = {"run": "toy", "device": "cpu", "dtype": "float32", "deterministic": True}
     prepare(TokenizerConfig(**common, sources=(str(folder / "dishes.txt"),), vocab_size=300))
+    if how == "apart" and os.environ["RANK"] == "1":
+        os.environ["NANOCHAT_HOME"] = str(shutil.copytree(home(), folder / "other"))
     pretrain(PRETRAIN(**common, steps=60 if how == "cut" else 10, save_every=4, eval_every=0, lapse_every=0))
+
+
+def meet(runtime: Runtime) -> None:
+    """Wait until all are there: on a busy machine one may import for longer than the patience of another."""
+    if runtime.world > 1:
+        store = common_list()
+        store.set(f"here: {runtime.rank}", "")
+        store.wait([f"here: {rank}" for rank in range(runtime.world)], timedelta(minutes=10))
 
 
 def main(work: str, place: str, *more: str) -> None:
@@ -223,15 +263,18 @@ def main(work: str, place: str, *more: str) -> None:
     elif work == "part":
         part(folder, more[0], int(more[1]))
     else:
-        with joined(detect("cpu"), timeout={"sleeps": 20, "cut": 15}.get(work, 600)):
+        runtime = detect("cpu")
+        meet(runtime)
+        with joined(runtime, timeout={"sleeps": 20, "cut": 15}.get(work, 600)):
             all_stages(folder, int(more[0])) if work == "stages" else doomed(folder, work)
 
 
 if __name__ == "__main__":
-    from nanochat.errors import NanochatError
-
     try:
         main(*sys.argv[1:])
     except NanochatError as error:
         print(f"nanochat: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except Interrupted as stop:
+        print(f"nanochat: {stop}", file=sys.stderr)
+        sys.exit(130)

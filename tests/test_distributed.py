@@ -74,7 +74,7 @@ def tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("way", WAYS)
 def test_however_work_is_shared_out_the_steps_are_those_of_one_process(ways, world, way):
-    """Uneven rows, two micro-batches a step, steps in which some process has nothing to learn; in float64."""
+    """A hundred of them in float64: uneven rows, two micro-batches each, some with nothing to learn for a process."""
     one, many = told(ways[1])["alone float64"], told(ways[world])[f"{way} float64"]
     assert many["losses"] == pytest.approx(one["losses"], abs=1e-9)
     assert many["norms"] == pytest.approx(one["norms"], abs=1e-9)
@@ -96,6 +96,15 @@ def test_in_float32_the_first_gradient_agrees_to_1e_5_and_losses_to_1e_3(ways, w
     # In bfloat16 weights travel rounded, but only to what products would round them to.
     one, many = told(ways[1])["alone bfloat16"], told(ways[world])[f"{way} bfloat16"]
     assert many["losses"] == pytest.approx(one["losses"], abs=2e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_row_that_is_not_finite_in_one_process_skips_the_step_in_all(ways, world, way):
+    assert told(ways[1])["alone skips"] == [["", "not finite", ""]]
+    assert told(ways[world])[f"{way} skips"] == [["", "not finite", ""]] * world
 
 
 @pytest.mark.slow
@@ -214,17 +223,49 @@ def test_a_process_that_falls_silent_is_named_when_the_time_is_up(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_torchrun_starts_a_job_again_that_then_ends_with_the_same_bits(tmp_path):
-    undisturbed, killed = texts(tmp_path / "undisturbed"), texts(tmp_path / "killed")
-    run(undisturbed, 2, "lives")
-    told = run(killed, 2, "dies", options=("--max-restarts=1",))
-    assert "resuming pretrain after step 4" in told
-    one, other = (newest(folder / "home" / "toy" / "pretrain") for folder in (undisturbed, killed))
+def test_a_process_that_does_not_see_the_folder_of_the_run_ends_the_job(tmp_path):
+    """Its share of every checkpoint would lie elsewhere, and nobody would notice before it is needed."""
+    done = launch(texts(tmp_path / "apart"), 2, "apart")
+    assert done.returncode == 1
+    assert "other/toy/pretrain, where this stage began; got nothing there" in done.stderr
+    assert "let all machines see the same NANOCHAT_HOME" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes to which nothing happened."""
+    folder = texts(tmp_path_factory.mktemp("lives"))
+    run(folder, 2, "lives")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_torchrun_starts_a_job_again_that_then_ends_with_the_same_bits(undisturbed, tmp_path):
+    killed = texts(tmp_path / "killed")
+    assert "resuming pretrain after step 4" in run(killed, 2, "dies", options=("--max-restarts=1",))
+    same_end(undisturbed, killed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_where_one_process_is_asked_to_stop_all_save_and_the_same_command_goes_on(undisturbed, tmp_path):
+    stopped = texts(tmp_path / "stopped")
+    done = launch(stopped, 2, "asked")
+    assert "pretrain saved after step 6 of 10; the same command goes on from there" in done.stderr
+    assert "exitcode  : 130" in done.stderr  # torchrun's own report
+    assert "resuming pretrain after step 6" in run(stopped, 2, "asked")
+    same_end(undisturbed, stopped)
+
+
+def same_end(undisturbed: Path, disturbed: Path) -> None:
+    """Both are done, and in nothing do they differ."""
+    one, other = (newest(folder / "home" / "toy" / "pretrain") for folder in (undisturbed, disturbed))
     assert one.step == other.step == 10
     here, there = one.weights(), other.weights()
     assert all(torch.equal(here[name], there[name]) for name in here)
     assert one.state["cursor"] == other.state["cursor"]
-    assert losses_of(undisturbed) == losses_of(killed)
+    assert losses_of(undisturbed) == losses_of(disturbed)
 
 
 def losses_of(folder: Path) -> list[tuple[int, float]]:

@@ -240,6 +240,20 @@ def test_a_signal_saves_and_says_so(root, monkeypatch):
     assert newest(root / "home/toy/pretrain").step == 6
 
 
+def test_a_signal_before_the_first_step_makes_none(root, monkeypatch):
+    """What a stage reads first takes seconds, too: in them it is asked to stop as well."""
+    run_up_to(root, "pretrain")
+    for said in ("stopped before its first step", "saved after step 2 of 6"):
+        with monkeypatch.context() as patch:
+            patch.setattr(pretrain_stage, "announce", lambda *more: signal.raise_signal(signal.SIGTERM))
+            with pytest.raises(Interrupted, match=said):
+                pretrain(PRETRAIN)
+        if said.startswith("stopped"):
+            with pytest.raises(Interrupted):
+                pretrain(replace(PRETRAIN, stop_after=2))
+    assert [row["step"] for row in records(root, "pretrain") if "loss" in row] == [0, 1]
+
+
 def test_lines_about_steps_are_on_the_disk_before_their_checkpoint(root, monkeypatch):
     """Else a power cut could keep the checkpoint and lose the lines, which nothing would write again."""
     run_up_to(root, "pretrain")
@@ -380,7 +394,7 @@ def test_a_folder_that_vanishes_is_one_line_and_is_not_begun_anew(root, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(Stage, "write_metrics", vanish)
-        with pytest.raises(CheckpointError, match="put it back where it was"):
+        with pytest.raises(CheckpointError, match="put it back, or let all machines see"):
             pretrain(PRETRAIN)
     assert not (root / "home" / gone).exists()
     (root / "elsewhere").rename(root / "home" / gone)

@@ -112,6 +112,7 @@ class Stage:
             for folder in (self.run, self.folder):
                 sweep(folder)
         self.ranks.wait()
+        self.check_folder()  # on another disk than the main process's a share of a checkpoint would be lost
 
     def set_aside(self) -> None:
         """Move the folder out of the way; one that holds no result does not displace an earlier one that does."""
@@ -169,11 +170,13 @@ class Stage:
         done = start
         try:
             with Progress(self.console, self.name, total, start) as progress:
+                if start < total and self.asked():  # while all this was read
+                    raise Interrupted()
                 for step in by_kernels(steps):
                     self.note(step, progress, flops_per_token(model.config))
                     yield step
                     done, self.cursor, every = step.index + 1, step.cursor, self.config.save_every
-                    asked = self.ranks.total([float(self.stop.asked)])[0] > 0
+                    asked = self.asked()
                     if done < total and every and done % every == 0:
                         self.save(model, optimizer, done, step.cursor)
                     if done < total and (asked or done - start == self.config.stop_after):
@@ -183,6 +186,10 @@ class Stage:
                 self.save(model, optimizer, done, self.cursor)
             kept = f"saved after step {done} of {total}" if done else "stopped before its first step"
             raise Interrupted(f"{self.name} {kept}; the same command goes on from there") from None
+
+    def asked(self) -> bool:
+        """Whether any of the processes has been asked to stop; all of them ask, and learn the same."""
+        return self.ranks.total([float(self.stop.asked)])[0] > 0
 
     def breaking(self) -> AbstractContextManager[None]:
         """For work that may be broken off anywhere, `Stop.breaking`; one process of many can't leave the others."""
@@ -243,8 +250,8 @@ class Stage:
     def check_folder(self) -> None:
         """Raises CheckpointError where the folder is gone: half a run in a new one would pass for a whole one."""
         if not (self.folder / "started.json").exists():
-            remedy = "put it back where it was, and the same command goes on from its last checkpoint"
-            raise CheckpointError(f"{self.folder}, where this stage began", "nothing there any more", remedy)
+            remedy = "put it back, or let all machines see the same NANOCHAT_HOME; then the same command goes on"
+            raise CheckpointError(f"{self.folder}, where this stage began", "nothing there", remedy)
 
     def save(self, model: GPT, optimizer: Together, step: int, cursor: Mapping[str, Any]) -> None:
         """A checkpoint after `step` steps, once. What was written about these steps is on the disk before it."""
@@ -271,7 +278,7 @@ class Stage:
             self.check_folder()
             flush_logs(self.run, self.name)
         write_stage(self, self.seconds, about)
-        if self.ranks.total([float(self.stop.asked)])[0]:
+        if self.asked():
             raise Interrupted(f"{self.name} is finished and saved; the same command goes on with what follows it")
 
     def say(self, text: str) -> None:
