@@ -121,20 +121,20 @@ def test_a_run_is_shown_while_it_learns(tmp_path: Path, monkeypatch: pytest.Monk
     environment = {**os.environ, "NANOCHAT_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     with httpx.Client() as client:
         command = [sys.executable, "-m", "nanochat", "run", "--preset", "tiny", "--serve", "--port", "8765"]
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        try:
-            found: list[str] = []
-            for _ in range(500):
-                time.sleep(1)
-                assert process.poll() is None
-                with contextlib.suppress(httpx.ConnectError):
-                    data = client.get("http://127.0.0.1:8765/v1/models").json()["data"]
-                    found = [model["id"] for model in data]
-                if found:
-                    break
-            assert found == ["tiny:pretrain"]
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+        with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+            try:
+                found: list[str] = []
+                for _ in range(500):
+                    time.sleep(1)
+                    assert process.poll() is None
+                    with contextlib.suppress(httpx.TransportError):  # not there yet, or too busy with training
+                        data = client.get("http://127.0.0.1:8765/v1/models").json()["data"]
+                        found = [model["id"] for model in data]
+                    if found:
+                        break
+                assert found == ["tiny:pretrain"]
+            finally:
+                process.send_signal(signal.SIGINT)
+                process.wait(60)
     with pytest.raises(httpx.ConnectError):
         httpx.get("http://127.0.0.1:8765/health")
