@@ -41,7 +41,7 @@ class Decoder(Protocol):
     slots: int
     capacity: int  # tokens that a slot can hold
     is_invariant: bool  # whether a row's scores are the same bits whatever is read beside it, and in however many runs
-    spare: int  # tokens that a pass takes in before it becomes much dearer than with one
+    spare: int  # tokens of a pass up to which guesses are worth their time
 
     def read(self, runs: Sequence[Run]) -> Float[Tensor, "scored V"]:
         """Read one run of each of several slots; scores after the tokens that asked for them, in order."""

@@ -4,8 +4,9 @@
 // read: blocks of 32 outputs, and within a block input after input. Every sum runs over its inputs in one order,
 // whatever else is computed beside it: a row's result never depends on the other rows, nor on how a prompt is cut.
 //
-// Numbers: float32 inside; what enters a product is bfloat16 where the processor multiplies it (AVX512-BF16) and the
-// weights are not float32. Weights are float32, bfloat16, or int8 with one scale an output.
+// Numbers: float32, in the cache too, so that only weights are rounded: to bfloat16, or to int8 with one scale an
+// output. A processor that multiplies bfloat16 (AVX512-BF16) gets a feature as the sum of two of them, which together
+// have 16 of float32's 24 binary digits: the products of a step wait for weights, not for this.
 
 #include <algorithm>
 #include <atomic>
@@ -47,10 +48,20 @@ static inline floats load(const bf16* from) {
     return (floats)(__builtin_convertvector(h, words) << 16);
 }
 
+// To the nearest, ties to even.
 static inline void store(bf16* to, floats x) {
     words bits = (words)x;
-    halves h = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, halves);  // to the nearest, ties even
+    halves h = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, halves);
     memcpy(to, &h, sizeof h);
+}
+
+static inline float store(bf16* to, float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000;
+    *to = bits >> 16;
+    memcpy(&x, &bits, sizeof bits);
+    return x;
 }
 
 static inline floats load(const int8_t* from) {
@@ -188,19 +199,29 @@ struct Matrix {
     int outputs, inputs;  // outputs: a multiple of BLOCK
 };
 
-// What enters a product: `rows` rows of floats, or of bfloat16 where those are multiplied.
+// What enters a product: rows of floats; where bfloat16 is multiplied, of the numbers rounded and, behind them in the
+// same row, of what rounding took away, rounded too.
 struct Rows {
     std::vector<float> exact;
-    std::vector<bf16> short_;
-    bool is_short = false;
+    std::vector<bf16> halved;
+    bool is_halved = false;
     int width = 0;
-    void shape(int rows, int columns, bool is_short_) {
-        is_short = is_short_, width = columns;
-        is_short ? short_.resize((size_t)rows * columns) : exact.resize((size_t)rows * columns);
+    void shape(int rows, int columns, bool in_halves) {
+        is_halved = in_halves, width = columns;
+        is_halved ? halved.resize(2 * (size_t)rows * columns) : exact.resize((size_t)rows * columns);
     }
     void put(int row, int column, floats x) {
-        size_t at = (size_t)row * width + column;
-        is_short ? store(&short_[at], x) : store(&exact[at], x);
+        if (!is_halved) return store(&exact[(size_t)row * width + column], x);
+        bf16* to = &halved[2 * (size_t)row * width + column];
+        store(to, x);
+        store(to + width, x - load(to));
+    }
+    void put(int row, int column, float x) {
+        if (!is_halved) exact[(size_t)row * width + column] = x;
+        else {
+            bf16* to = &halved[2 * (size_t)row * width + column];
+            store(to + width, x - store(to, x));
+        }
     }
 };
 
@@ -229,11 +250,14 @@ static inline void tile(const Weight* w, const bf16* x, int inputs, floats (&sum
     for (int i = 0; i < inputs; i += 2, w += 2 * BLOCK) {
         __m512bh first = pairs(w), second = pairs(w + 2 * LANES);
         for (int r = 0; r < R; r++) {
-            int pair;
-            memcpy(&pair, x + (size_t)r * inputs + i, sizeof pair);
-            __m512bh value = (__m512bh)_mm512_set1_epi32(pair);
-            sums[r][0] = (floats)_mm512_dpbf16_ps((__m512)sums[r][0], first, value);
-            sums[r][1] = (floats)_mm512_dpbf16_ps((__m512)sums[r][1], second, value);
+            const bf16* at = x + 2 * (size_t)r * inputs + i;
+            for (const bf16* half : {at, at + inputs}) {
+                int pair;
+                memcpy(&pair, half, sizeof pair);
+                __m512bh value = (__m512bh)_mm512_set1_epi32(pair);
+                sums[r][0] = (floats)_mm512_dpbf16_ps((__m512)sums[r][0], first, value);
+                sums[r][1] = (floats)_mm512_dpbf16_ps((__m512)sums[r][1], second, value);
+            }
         }
     }
 #endif
@@ -242,7 +266,7 @@ static inline void tile(const Weight* w, const bf16* x, int inputs, floats (&sum
 template <int R, class Weight, class Number, class Finish>
 static inline void tile_rows(const Weight* w, const Number* x, const Matrix& m, int block, int row, Finish& finish) {
     floats sums[R][2] = {};
-    tile<R>(w, x + (size_t)row * m.inputs, m.inputs, sums);
+    tile<R>(w, x + (size_t)row * m.inputs * (sizeof(float) / sizeof(Number)), m.inputs, sums);
     for (int r = 0; r < R; r++)
         for (int part = 0; part < 2; part++) {
             int output = block * BLOCK + part * LANES;
@@ -289,7 +313,7 @@ static void product(const Matrix& m, Format format, const Rows& x, int rows, int
         if (format == FLOAT32) {
             block_rows((const float*)m.packed + block * size, x.exact.data(), m, block, rows, finish);
         } else if (MULTIPLIES_BF16) {
-            const bf16 *w = (const bf16*)m.packed + block * size, *values = x.short_.data();
+            const bf16 *w = (const bf16*)m.packed + block * size, *values = x.halved.data();
             const int8_t* small = (const int8_t*)m.packed + block * size;
             if (format == INT8 && rows <= TILE) {
                 block_rows(small, values, m, block, rows, finish);
@@ -330,9 +354,9 @@ struct Decoder {
     const void* embedding;
     const float *cosine, *sine, *gate;  // (capacity, size / 2) twice, (gates)
     int padded;                         // features of a head in the cache, up to whole vectors
-    bool is_exact;
-    std::vector<char> keys, values;  // (layers, slots, kv_heads, capacity, padded), float32 or bfloat16
-    std::vector<int32_t> held;       // ids (slots, capacity)
+    bool is_exact;                      // tables of float32; else of bfloat16
+    std::vector<float> keys, values;    // (layers, slots, kv_heads, capacity, padded)
+    std::vector<int32_t> held;          // ids (slots, capacity)
     std::vector<float> x, heads;
     Rows normed, mixed, hidden;
     std::vector<std::vector<float>> scratch;  // one a thread
@@ -342,14 +366,14 @@ struct Decoder {
         padded = (s.size + LANES - 1) / LANES * LANES;
         is_exact = s.format == FLOAT32;
         size_t count = (size_t)s.layers * s.slots * s.kv_heads * s.capacity * padded;
-        keys.resize(count * (is_exact ? 4 : 2));
-        values.resize(count * (is_exact ? 4 : 2));
+        keys.resize(count);
+        values.resize(count);
         held.resize((size_t)s.slots * s.capacity);
         x.resize((size_t)s.most * s.width);
-        bool is_short = MULTIPLIES_BF16 && !is_exact;
-        normed.shape(s.most, s.width, is_short);
-        mixed.shape(s.most, s.width, is_short);
-        hidden.shape(s.most, 4 * s.width, is_short);
+        bool in_halves = MULTIPLIES_BF16 && !is_exact;
+        normed.shape(s.most, s.width, in_halves);
+        mixed.shape(s.most, s.width, in_halves);
+        hidden.shape(s.most, 4 * s.width, in_halves);
         scratch.resize(s.threads);
     }
 
@@ -422,7 +446,6 @@ static void turn(const Decoder& d, const float* from, int position, float scale,
 }
 
 // Queries in place; keys and values into the cache.
-template <class Number>
 static void enter_cache(Decoder& d, int layer, float* row, int slot, int position, int id, std::vector<float>& scratch) {
     const Shape& s = d.s;
     int kv_width = s.kv_heads * s.size;
@@ -433,16 +456,15 @@ static void enter_cache(Decoder& d, int layer, float* row, int slot, int positio
     for (int head = 0; head < s.kv_heads; head++) {
         size_t at = d.place(layer, slot, head) + (size_t)position * d.padded;
         turn(d, row + (s.heads + head) * s.size, position, 1.0f, turned);
-        for (int i = 0; i < d.padded; i += LANES) store((Number*)d.keys.data() + at + i, load(turned + i));
+        for (int i = 0; i < d.padded; i += LANES) store(&d.keys[at + i], load(turned + i));
         const float* v = row + (s.heads + s.kv_heads + head) * s.size;
         for (int i = 0; i < d.padded; i++)
             turned[i] = i < s.size ? v[i] + (l.values ? extra[head * s.size + i] : 0.0f) : 0.0f;
-        for (int i = 0; i < d.padded; i += LANES) store((Number*)d.values.data() + at + i, load(turned + i));
+        for (int i = 0; i < d.padded; i += LANES) store(&d.values[at + i], load(turned + i));
     }
 }
 
 // All query heads that share one key head, over the slot's tokens up to `position`; into rows of `mixed`.
-template <class Number>
 static void attend(Decoder& d, int layer, int token, const float* row, int slot, int position, int head,
                    std::vector<float>& scratch) {
     const Shape& s = d.s;
@@ -450,8 +472,8 @@ static void attend(Decoder& d, int layer, int token, const float* row, int slot,
     int vectors = d.padded / LANES;
     scratch.resize(std::max(scratch.size(), (size_t)groups * (room + 2 * d.padded)));
     float *q = scratch.data(), *p = q + groups * d.padded, *out = p + groups * room;
-    const Number* keys = (const Number*)d.keys.data() + d.place(layer, slot, head);
-    const Number* values = (const Number*)d.values.data() + d.place(layer, slot, head);
+    const float* keys = &d.keys[d.place(layer, slot, head)];
+    const float* values = &d.values[d.place(layer, slot, head)];
     for (int g = 0; g < groups; g++)
         turn(d, row + (head * groups + g) * s.size, position, s.sharpness / std::sqrt((float)s.size), q + g * d.padded);
     for (int at = 0; at < seen; at++)
@@ -477,7 +499,7 @@ static void attend(Decoder& d, int layer, int token, const float* row, int slot,
         for (int i = 0; i < d.padded; i += 4 * LANES) {
             floats sums[4] = {};
             int parts = std::min(4, vectors - i / LANES);
-            const Number* v = values + i;
+            const float* v = values + i;
             if (parts == 4)
                 for (int at = 0; at < seen; at++, v += d.padded)
                     for (int j = 0; j < 4; j++) sums[j] += load(v + j * LANES) * row_p[at];
@@ -489,20 +511,9 @@ static void attend(Decoder& d, int layer, int token, const float* row, int slot,
     }
     // Heads stand side by side in a row, however many features they have.
     for (int g = 0; g < groups; g++)
-        for (int i = 0; i < s.size; i++) {
-            size_t to = (size_t)token * s.width + (head * groups + g) * s.size + i;
-            float value = out[g * d.padded + i];
-            if (!d.mixed.is_short) {
-                d.mixed.exact[to] = value;
-                continue;
-            }
-            uint32_t bits;
-            memcpy(&bits, &value, 4);
-            d.mixed.short_[to] = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        }
+        for (int i = 0; i < s.size; i++) d.mixed.put(token, (head * groups + g) * s.size + i, out[g * d.padded + i]);
 }
 
-template <class Number>
 static void pass(Decoder& d, int tokens, const int32_t* slots, const int32_t* positions, int scored,
                  const int32_t* chosen, float* logits) {
     const Shape& s = d.s;
@@ -529,11 +540,11 @@ static void pass(Decoder& d, int tokens, const int32_t* slots, const int32_t* po
         times(l.qkv, d.normed, tokens, [&](int n, int output, floats sums) { store(row_of(n) + output, sums); });
         each(tokens, [&](int n, int t) {
             int id = d.held[(size_t)slots[n] * s.capacity + positions[n]];
-            enter_cache<Number>(d, layer, row_of(n), slots[n], positions[n], id, d.scratch[t]);
+            enter_cache(d, layer, row_of(n), slots[n], positions[n], id, d.scratch[t]);
         });
         each(tokens * s.kv_heads, [&](int task, int t) {
             int n = task / s.kv_heads;
-            attend<Number>(d, layer, n, row_of(n), slots[n], positions[n], task % s.kv_heads, d.scratch[t]);
+            attend(d, layer, n, row_of(n), slots[n], positions[n], task % s.kv_heads, d.scratch[t]);
         });
         times(l.output, d.mixed, tokens, add);
         each(tokens, norm);
@@ -701,18 +712,16 @@ int decoder_multiplies_bf16() { return MULTIPLIES_BF16; }
 void decoder_read(Decoder* d, int tokens, const int32_t* ids, const int32_t* slots, const int32_t* positions, int scored,
                   const int32_t* chosen, float* logits) {
     for (int n = 0; n < tokens; n++) d->held[(size_t)slots[n] * d->s.capacity + positions[n]] = ids[n];
-    if (d->is_exact) pass<float>(*d, tokens, slots, positions, scored, chosen, logits);
-    else pass<bf16>(*d, tokens, slots, positions, scored, chosen, logits);
+    pass(*d, tokens, slots, positions, scored, chosen, logits);
 }
 
 void decoder_copy(Decoder* d, int source, int target, int tokens) {
-    size_t bytes = (size_t)tokens * d->padded * (d->is_exact ? 4 : 2), unit = d->is_exact ? 4 : 2;
     for (int layer = 0; layer < d->s.layers; layer++)
-        for (int head = 0; head < d->s.kv_heads; head++) {
-            size_t from = d->place(layer, source, head) * unit, to = d->place(layer, target, head) * unit;
-            memcpy(&d->keys[to], &d->keys[from], bytes);
-            memcpy(&d->values[to], &d->values[from], bytes);
-        }
+        for (int head = 0; head < d->s.kv_heads; head++)
+            for (auto* cache : {&d->keys, &d->values}) {
+                const float* from = &(*cache)[d->place(layer, source, head)];
+                std::copy(from, from + (size_t)tokens * d->padded, &(*cache)[d->place(layer, target, head)]);
+            }
     memcpy(&d->held[(size_t)target * d->s.capacity], &d->held[(size_t)source * d->s.capacity], tokens * sizeof(int32_t));
 }
 

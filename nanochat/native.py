@@ -13,19 +13,21 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from nanochat.errors import DeviceError
 from nanochat.runtime import cpu_flags, home
 
 SOURCE = Path(__file__).with_suffix(".c")
 FORMATS = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
 # NaN and infinity keep their meaning: only `errno` and floating-point traps, which nobody reads, are given up.
-FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
+COMPILERS = {".c": ("CC", "cc", "gcc", "clang"), ".cpp": ("CXX", "c++", "g++", "clang++")}  # a variable, and names
 Argument = Tensor | int | float | None
 
 # What each kernel takes: p a tensor, n a size, f a number.
@@ -66,7 +68,7 @@ def available(*tensors: Tensor) -> bool:
         return False
     first = tensors[0]
     same = all(x.device.type == "cpu" and x.dtype == first.dtype for x in tensors)
-    return same and first.dtype in FORMATS and library(first.dtype) is not None
+    return same and first.dtype in FORMATS and isinstance(library(first.dtype), ctypes.CDLL)
 
 
 def run(dtype: torch.dtype, name: str, *arguments: Argument) -> None:
@@ -88,57 +90,73 @@ def transposed(x: Tensor) -> Tensor:
 @functools.cache
 def kernel(dtype: torch.dtype, name: str) -> Callable[..., int]:
     """One function of native.c, for one number format."""
-    compiled = library(dtype)
-    assert compiled is not None, "ask `available` first"
-    function = getattr(compiled, name)
+    found_library = library(dtype)
+    assert isinstance(found_library, ctypes.CDLL), "ask `available` first"
+    function = getattr(found_library, name)
     function.argtypes, function.restype = [TYPES[kind] for kind in SIGNATURES[name]], None
     found: Callable[..., int] = function
     return found
 
 
 @functools.cache
-def library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The kernels for one number format, compiled unless an earlier process did; None where that fails."""
-    compiler = find_compiler()
-    if compiler is None:
-        return None
+def library(dtype: torch.dtype) -> ctypes.CDLL | DeviceError:
+    """The kernels for one number format, or why there are none."""
     wide = ("-mprefer-vector-width=512",) if "avx512f" in cpu_flags() else ()
-    command = [compiler, *FLAGS, *wide, *FORMATS[dtype]]
-    # Code for one processor may not run on another, and a home may be shared: both decide the name.
-    about = "\n".join((*command, platform.machine(), *sorted(cpu_flags()), SOURCE.read_text(encoding="utf-8")))
-    path = home() / "compiled" / f"native-{hashlib.sha256(about.encode()).hexdigest()[:24]}.so"
-    for again in (False, True):  # a file that cannot be loaded is made anew
-        try:
-            if again or not path.exists():
-                build(command, path)
-            return ctypes.CDLL(str(path))
-        except subprocess.SubprocessError:
-            break
-        except OSError:
-            continue
-    return None
-
-
-def build(command: list[str], path: Path) -> None:
-    """Compile, then rename: two processes that build at once are in nobody's way."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        words = [*command, str(SOURCE), "-o", str(made), "-lm"]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120)
-        made.replace(path)
-
-
-def find_compiler() -> str | None:
-    """The C compiler named by `$CC`, else the system's; None on Windows, whose compiler takes other flags."""
-    if platform.system() == "Windows":
-        return None
-    asked = os.environ.get("CC")
-    return shutil.which(asked) if asked else next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    try:
+        return compiled(SOURCE, (*FLAGS, *wide, *FORMATS[dtype]))
+    except DeviceError as error:
+        return error
 
 
 def lacking(device: torch.device, dtype: torch.dtype) -> str:
     """Why there are no kernels on a CPU that could use them; empty where there are, or where none are needed."""
-    if device.type != "cpu" or dtype not in FORMATS or library(dtype) is not None:
+    if device.type != "cpu" or dtype not in FORMATS:
         return ""
-    return "no C compiler found" if find_compiler() is None else "native.c could not be compiled"
+    found = library(dtype)
+    return str(found) if isinstance(found, DeviceError) else ""
+
+
+def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
+    """The library that the system's compiler makes of a file, for this processor; made unless an earlier process did.
+
+    It is kept under the home of runs. Raises DeviceError where there is no compiler, or where it fails.
+    """
+    variable, compiler = COMPILERS[source.suffix][0], find_compiler(source.suffix)
+    if compiler is None:
+        remedy = f"install one (Debian, Ubuntu: sudo apt install g++), or set ${variable}"
+        raise DeviceError(f"a compiler for {source.name}", "none", remedy)
+    command = [compiler, *flags, "-march=native", "-shared", "-fPIC"]
+    # Code for one processor may not run on another, and a home may be shared: both decide the name.
+    about = "\n".join((*command, platform.machine(), *sorted(cpu_flags()), source.read_text(encoding="utf-8")))
+    path = home() / "compiled" / f"{source.stem}-{hashlib.sha256(about.encode()).hexdigest()[:24]}.so"
+    try:
+        if path.exists():
+            try:
+                return ctypes.CDLL(str(path))
+            except OSError:
+                pass  # a file that cannot be loaded is made anew
+        build([*command, str(source)], path)
+        return ctypes.CDLL(str(path))
+    except subprocess.CalledProcessError as error:
+        got = f"{compiler}: {next(iter(error.stderr.splitlines()), 'a failure without a word')}"
+        raise DeviceError(f"a compiler that takes {source.name}", got, f"name another by ${variable}") from None
+    except (OSError, subprocess.SubprocessError) as error:
+        raise DeviceError(f"{source.name} compiled in {path.parent}", str(error)) from None
+
+
+def build(command: Sequence[str], path: Path) -> None:
+    """Compile, then rename: two processes that build at once are in nobody's way."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        subprocess.run([*command, "-o", str(made), "-lm"], check=True, capture_output=True, text=True, timeout=300)
+        made.replace(path)
+
+
+def find_compiler(suffix: str = ".c") -> str | None:
+    """The compiler named by `$CC` or `$CXX`, else the system's; None on Windows, whose compiler takes other flags."""
+    if platform.system() == "Windows":
+        return None
+    variable, *names = COMPILERS[suffix]
+    asked = os.environ.get(variable)
+    return shutil.which(asked) if asked else next(filter(None, map(shutil.which, names)), None)

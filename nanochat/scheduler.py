@@ -13,6 +13,7 @@ and beside them a share of the prompts that are still to be read, so that a long
 in a conversation, or the prompt of several samples. The answer is the one that `Engine.stream` gives.
 """
 
+import atexit
 import queue as queues
 import threading
 from collections import deque
@@ -183,6 +184,7 @@ class Scheduler:
         self.steps = self.tokens_drawn = self.tokens_read = self.tokens_reused = self.tokens_guessed = 0
         self.thread = threading.Thread(target=self.run, name="nanochat-scheduler", daemon=True)
         self.thread.start()
+        atexit.register(self.close, drain=False)  # a thread that Python ends amid an operation takes the process along
 
     # What callers use, from any thread
 
@@ -229,6 +231,7 @@ class Scheduler:
                 for ticket in [*self.waiting, *(slot.ticket for slot in self.slots if slot.ticket is not None)]:
                     ticket.cancel()
             self.changed.notify()
+        atexit.unregister(self.close)
         if threading.current_thread() is not self.thread:
             self.thread.join()
 

@@ -2,10 +2,10 @@
 
 An answer that copies a recipe says again what stands above it. Where its last tokens stood before, what followed then
 is the guess now; no second model is needed (Saxena, "Prompt lookup decoding", 2023). The pass that reads the newest
-token reads the guesses too, which on most machines costs little more. Then the tokens are drawn one after the other,
-each with the random number that it would have had, from the scores that it would have had; as long as the draw is the
-guess, the next scores are there already. So the answer does not change at all, and a guess is accepted as often as its
-probability says, which is the most that any such scheme reaches (arXiv:2211.17192, theorem 1).
+token reads the guesses too, in far less time than passes of their own would take. Then the tokens are drawn one after
+the other, each with the random number that it would have had, from the scores that it would have had; as long as the
+draw is the guess, the next scores are there already. So the answer does not change at all, and a guess is accepted as
+often as its probability says, which is the most that any such scheme reaches (arXiv:2211.17192, theorem 1).
 """
 
 from collections.abc import Iterable

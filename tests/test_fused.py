@@ -192,13 +192,13 @@ def fresh_library(monkeypatch, tmp_path):
 def test_without_a_compiler_plain_lines_run_and_it_is_said(monkeypatch, fresh_library):
     cpu = torch.device("cpu")
     monkeypatch.setenv("CC", "no-such-compiler")
-    assert native.lacking(cpu, torch.float32) == "no C compiler found"
+    assert native.lacking(cpu, torch.float32).startswith("expected a compiler for native.c; got none; install")
     with native.kernels():
         assert not fused.suits(torch.ones(2, requires_grad=True))
     assert losses(True) == losses(False)
     native.library.cache_clear()
     monkeypatch.setenv("CC", shutil.which("false") or "false")
-    assert native.lacking(cpu, torch.float32) == "native.c could not be compiled"
+    assert native.lacking(cpu, torch.float32).startswith("expected a compiler that takes native.c; got /")
     assert native.lacking(torch.device("cuda"), torch.float32) == native.lacking(cpu, torch.float64) == ""
 
 
@@ -207,8 +207,8 @@ def test_compiled_once_and_kept(monkeypatch, fresh_library):
     (kept,) = (fresh_library / "compiled").iterdir()
     made = kept.stat().st_mtime_ns
     native.library.cache_clear()
-    assert native.library(torch.float32) is not None and kept.stat().st_mtime_ns == made
+    assert native.lacking(torch.device("cpu"), torch.float32) == "" and kept.stat().st_mtime_ns == made
     native.library.cache_clear()
     kept.unlink()  # never written over: this process still has it in memory, and would die of that as it ends
     kept.write_bytes(b"half a file")  # another program's, or a full disk's
-    assert native.library(torch.float32) is not None
+    assert native.lacking(torch.device("cpu"), torch.float32) == ""

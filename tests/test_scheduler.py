@@ -1,5 +1,7 @@
 """The scheduler against the engine: whoever comes, leaves and waits beside it, an answer is the engine's own."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -234,6 +236,30 @@ def test_closing_finishes_what_was_taken_or_drops_it(drain: bool) -> None:
     assert not scheduler.thread.is_alive()
     assert [ticket.completion is not None for ticket in tickets] == [drain] * 3
     assert [len(list(ticket.pieces())) for ticket in tickets[1:]] == [5 * drain] * 2
+
+
+LEAVING = """
+import sys, time, torch
+from nanochat.engine import Engine, Sampling
+from nanochat.decoder import PlainDecoder
+from nanochat.runtime import Runtime
+from nanochat.scheduler import Scheduler
+from tests.scripted import START, TOKENIZER
+from tests.test_engine import random_model
+engine = Engine(random_model(), TOKENIZER, Runtime(torch.device("cpu"), torch.float32, threads=1))
+scheduler = Scheduler(engine, 2, 99, decoder=PlainDecoder(engine, 2))
+tickets = [scheduler.submit([START, 65], Sampling(max_tokens=300, seed=n), watched=True) for n in range(90)]
+while scheduler.load().tokens_drawn < 3:
+    time.sleep(0.01)
+sys.exit(3)
+"""
+
+
+def test_a_process_may_end_while_answers_are_written() -> None:
+    """Without the scheduler's leave-taking such a process ends by `abort`, more often than not: so twice."""
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (3, "")
 
 
 def test_a_failing_model_fails_every_answer_and_closes() -> None:

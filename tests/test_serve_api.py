@@ -340,6 +340,10 @@ def test_echo_tells_what_the_model_thinks_of_a_prompt(client: openai.OpenAI) -> 
         assert logprobs.top_logprobs is not None
         assert logprobs.tokens is not None
         assert logprobs.top_logprobs[0] is None
+        assert logprobs.text_offset is not None
+        for name, at in zip(logprobs.tokens, logprobs.text_offset, strict=True):
+            if not name.startswith(("bytes:", "<|")):
+                assert answer.choices[0].text[at : at + len(name)] == name
         for name, own, tops in list(zip(logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, strict=True))[
             1:
         ]:

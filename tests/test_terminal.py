@@ -3,7 +3,10 @@
 import io
 import json
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -23,7 +26,7 @@ from nanochat.runtime import Runtime
 from nanochat.serve import terminal
 from nanochat.serve.conversation import Session, Speaker, provenance, turn_to_json
 from nanochat.serve.screen import AnswerOnScreen, show_answer, spelled, visible
-from nanochat.serve.terminal import COMMANDS, SAMPLE_QUESTIONS, chat, terminal_reader
+from nanochat.serve.terminal import COMMANDS, SAMPLE_QUESTIONS, chat, quick, terminal_reader
 from nanochat.tokenizer import Call, Message, Output, Part, Text, message
 from nanochat.tools import NO_RECIPE, Calculator, Find, Tool
 from tests.scripted import BOS, CALL, CALLED, END, SHOWN, TOKENIZER, Scripted, answering, said
@@ -187,6 +190,35 @@ def test_the_same_seed_gives_the_same_conversation_and_each_turn_its_own_draws()
     assert answers(1) == answers(1)
     assert answers(1) != answers(2)
     assert answers(1)[0] != answers(1)[1]
+
+
+def test_the_scheduler_gives_the_pieces_that_the_engine_gives() -> None:
+    """A conversation of three turns, the second of them stopped early."""
+    plain = speaker()
+    talks = [Session(one, Sampling(seed=4, logprobs_of="model")) for one in (plain, quick(plain))]
+    found = []
+    for talking in talks:
+        for question, most in (("hi", 99), ("cake", 5), ("sum", 99)):
+            turn = talking.ask(question)
+            pieces = turn.__iter__()
+            found.append([(p.id, p.text, p.kind, p.alternatives, p.finish) for p in islice(pieces, most)])
+            pieces.close()  # type: ignore[attr-defined]
+            talking.keep(turn)
+    assert found[:3] == found[3:]
+    assert len(found[1]) == 5
+    assert talks[0].messages == talks[1].messages
+
+
+def test_ctrl_c_reaches_an_answer_of_the_scheduler() -> None:
+    """It is raised here while the scheduler's thread writes; the next question is answered as ever."""
+    talking = Session(quick(speaker(scripts={**SCRIPTS, "long": said("word " * 9999)}, context=60_000)), Sampling())
+    console = screen()
+    threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+    stopped = talking.ask("long")
+    assert not show_answer(stopped, console)
+    assert stopped.finish is None
+    assert show_answer(talking.ask("hi"), console)
+    assert "(stopped)" in shown(console) and shown(console).endswith("Hello!\n")
 
 
 def test_a_pretrained_model_goes_on_from_the_text() -> None:

@@ -1,7 +1,7 @@
 """A conversation with a model, whatever shows it: its turns, room for new ones, and where a recipe is from."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -13,6 +13,7 @@ from nanochat.data import Recipe
 from nanochat.engine import Engine, Finish, Piece, Sampling
 from nanochat.errors import UsageError
 from nanochat.runtime import Runtime
+from nanochat.scheduler import Scheduler
 from nanochat.tasks import limit_for, tools_for
 from nanochat.tokenizer import (
     Call,
@@ -43,15 +44,22 @@ HEADING = re.compile(r"^(?:ingredients|steps|directions|method):?\s*$", re.MULTI
 
 @dataclass(frozen=True)
 class Speaker:
-    """A model that is ready to talk, and the stage that it comes from."""
+    """A model that is ready to talk, and the stage that it comes from; with a scheduler it answers by that."""
 
     engine: Engine
     stage: str
+    scheduler: Scheduler | None = None
 
     @property
     def takes_turns(self) -> bool:
         """Whether the model knows conversations. A pretrained one does not: it goes on from the text it is given."""
         return self.stage != "pretrain"
+
+    def stream(self, ids: Sequence[int], sampling: Sampling, row: int) -> Generator[Piece, None, None]:
+        """An answer, piece by piece; close it to stop early."""
+        if self.scheduler is None:
+            return self.engine.stream(ids, sampling, row)
+        return self.scheduler.submit(ids, sampling, row=row, watched=True).pieces()
 
     @property
     def longest_prompt(self) -> int:
@@ -90,7 +98,7 @@ class Turn:
 
     def __iter__(self) -> Iterator[Piece]:
         self.pieces.clear()
-        stream = self.speaker.engine.stream(self.ids, self.sampling, self.row)
+        stream = self.speaker.stream(self.ids, self.sampling, self.row)
         try:
             for piece in stream:
                 self.pieces.append(piece)

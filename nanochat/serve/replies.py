@@ -11,6 +11,7 @@ and in the last delta of an answer, as in a message, of the whole: {"finish", "p
 calls with what the tools answered, besides.
 """
 
+import codecs
 import json
 import math
 from collections.abc import Sequence
@@ -157,12 +158,15 @@ class TextChoice:
     scores: list[tuple[float, Alternatives] | None] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     finish: str | None = None
-    offset: int = 0  # characters of the text before what was told last
+    offsets: list[int] = field(default_factory=list)  # characters of the text before each token
+    length: int = 0  # of all of them
+    decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
 
     def echo(self, prompt: Sequence[int], scores: Sequence[tuple[float, Alternatives]]) -> None:
         """The prompt, with what the model thought of each token after those before it; nothing of the first."""
         specials = set(self.tokenizer.specials.values())
-        self.ids += prompt
+        for number in prompt:
+            self.add(number)
         self.scores += [None, *scores]
         self.texts += [""] * len(prompt)
         starts = [self.tokenizer.decode([one for one in prompt if one not in specials])]
@@ -170,11 +174,17 @@ class TextChoice:
 
     def take(self, piece: Piece) -> str:
         """A piece; what it adds to the text. Calls and outputs, where a prompt has led to such, are not part of it."""
-        self.ids.append(piece.id)
+        self.add(piece.id)
         self.scores.append((piece.logprob, piece.alternatives))
         self.texts.append(piece.text if piece.kind == "text" else "")
         self.finish = piece.finish or self.finish
         return self.texts[-1]
+
+    def add(self, number: int) -> None:
+        """A token, and where in the text it begins."""
+        self.ids.append(number)
+        self.offsets.append(self.length)
+        self.length += len(self.decoder.decode(self.tokenizer.token_bytes(number)))
 
     def logprobs(self, start: int = 0) -> dict[str, Any] | None:
         """Log-probabilities from the token at `start` on, in the form of completions; None where not asked for.
@@ -191,12 +201,13 @@ class TextChoice:
                 continue
             others = {spelled(self.tokenizer, one): math.log(p) for one, _, p in score[1][: self.shown]}
             tops.append({**others, spelled(self.tokenizer, number): max(score[0], LEAST)})
-        offsets = []
-        for number in self.ids[start:]:
-            offsets.append(self.offset)
-            self.offset += len(self.tokenizer.decode([number])) if self.tokenizer.token_bytes(number) else 0
         logprobs = [None if score is None else max(score[0], LEAST) for score in self.scores[start:]]
-        return {"tokens": names, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": offsets}
+        return {
+            "tokens": names,
+            "token_logprobs": logprobs,
+            "top_logprobs": tops,
+            "text_offset": self.offsets[start:],
+        }
 
     def choice(self, text: str, start: int = 0, is_last: bool = True) -> dict[str, Any]:
         """A choice that tells of the tokens from `start` on."""

@@ -26,6 +26,7 @@ from nanochat.data import Recipe, recipes
 from nanochat.engine import Sampling
 from nanochat.errors import DataError, NanochatError, UsageError
 from nanochat.runtime import detect, home
+from nanochat.scheduler import Scheduler
 from nanochat.serve.conversation import Loader, Session, Speaker, Turn, load_speaker, turn_to_json
 from nanochat.serve.screen import show_answer, token_table, visible
 
@@ -93,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
     )  # fmt: skip
     folder, runtime = find_run(config.run, config.preset), detect(config.device, config.dtype)
     kitchen = cookbook(Console(stderr=True))
-    session = Session(load_speaker(folder, runtime, kitchen), sampling, config.system)
+    session = Session(quick(load_speaker(folder, runtime, kitchen)), sampling, config.system)
     console = Console(highlight=False)
     if config.prompt:
         return answer_once(session, config.prompt, console, config.json)
@@ -118,7 +119,12 @@ def stage_loader(folder: Path, speaker: Speaker, kitchen: Sequence[Recipe]) -> L
     """How to load a stage, where it is not the one that speaks already."""
     if folder.name == speaker.stage:
         return lambda: speaker
-    return lambda: load_speaker(folder, speaker.engine.runtime, kitchen)
+    return lambda: quick(load_speaker(folder, speaker.engine.runtime, kitchen))
+
+
+def quick(speaker: Speaker) -> Speaker:
+    """The speaker with a scheduler of its own: the fast decoder, and guesses from what was said."""
+    return dataclasses.replace(speaker, scheduler=Scheduler(speaker.engine, slots=1, queue=1))
 
 
 def terminal_reader(folder: Path) -> Reader:

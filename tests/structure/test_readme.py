@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(path for path in ROOT.glob("*.md") if path.name not in {"CHANGELOG.md", "LOG.md"})
 
 # Programs that a document may call and that are not ours to check.
-OTHERS = {"bash", "brew", "cd", "export", "git", "pip", "sudo", "wsl"}
+OTHERS = {"bash", "brew", "cd", "curl", "export", "git", "pip", "sudo", "wsl"}
 
 
 @dataclass(frozen=True)

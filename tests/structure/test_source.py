@@ -121,8 +121,7 @@ REACHING = {"asyncio", "ftplib", "http", "httpx", "huggingface_hub", "requests",
 REACHING |= {"ssl", "subprocess", "urllib", "urllib3", "webbrowser", "xmlrpc"}
 MAY_REACH = {
     "nanochat/data/sources.py": {"huggingface_hub", "subprocess"},
-    "nanochat/fast.py": {"subprocess"},  # the compiler
-    "nanochat/native.py": {"subprocess"},  # the C compiler
+    "nanochat/native.py": {"subprocess"},  # compilers of C and C++
     "nanochat/runtime.py": {"subprocess"},
     # The server: it waits for others, and asks nobody.
     **{f"nanochat/serve/{name}.py": {"asyncio"} for name in ("api", "flight", "guard", "models", "stream")},

@@ -160,7 +160,7 @@ export function player(label, last, to, pace) {
   return { button, slider, go };
 }
 
-/** Tabs: [[name, title], ...]; `choose(name)` is called for the first one and for each that is taken. */
+/** Tabs: [[name, title], ...]; the first is on, `choose(name)` called for each that is taken. */
 export function tabs(label, names, choose) {
   const list = h("div", { class: "tabs", role: "tablist", "aria-label": label });
   const take = (name) => {
@@ -172,7 +172,7 @@ export function tabs(label, names, choose) {
     choose(name);
   };
   names.forEach(([name, title], at) => list.append(h("button", {
-    type: "button", role: "tab", class: "tab", id: `tab-${name}`, "data-name": name, "aria-controls": `panel-${name}`,
+    type: "button", role: "tab", class: "tab", id: `tab-${name}`, "data-name": name, "aria-controls": `panel-${name}`, "aria-selected": !at,
     onclick: () => take(name),
     onkeydown: (event) => roving(event, list.children, at, (to) => take(names[to][0])),
   }, title)));
