@@ -205,7 +205,14 @@ class FastDecoder:
         count = len(rows)
         asked = (Law * count)(
             *(
-                Law(u, s.temperature, s.top_p, s.min_p, s.top_k, s.logprobs_of == "model" and not s.is_plain)
+                Law(
+                    u,
+                    0 if s.is_greedy else s.temperature,
+                    s.top_p,
+                    s.min_p,
+                    s.top_k,
+                    s.logprobs_of == "model" and not s.is_plain,
+                )
                 for u, s in zip(uniforms, laws, strict=True)
             )
         )

@@ -43,6 +43,11 @@ class Sampling:
                 raise UsageError(f"{RANGES[name]} for {name}", repr(getattr(self, name)))
 
     @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is always taken: also where scores over the temperature would not be finite."""
+        return self.temperature < 1e-30
+
+    @property
     def is_plain(self) -> bool:
         """Whether tokens are drawn from the model's own distribution."""
         return self.temperature == 1 and not self.top_k and self.top_p == 1 and not self.min_p
@@ -63,7 +68,7 @@ def distribution(logits: Float[Tensor, "B V"], sampling: Sampling) -> Float[Tens
 
     Temperature first, then top-k, top-p and min-p, each judging by what the one before it left.
     """
-    if sampling.temperature == 0:
+    if sampling.is_greedy:
         return likeliest(logits)
     if sampling.temperature != 1:
         logits = logits / sampling.temperature

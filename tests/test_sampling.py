@@ -77,6 +77,16 @@ def test_filters_are_those_of_transformers() -> None:
         assert torch.equal(filtered, processor(ids, logits))
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-45, 1e-31, 1e-30, 1e-20])
+def test_the_smallest_temperatures_take_the_likeliest_token(temperature: float) -> None:
+    """Scores over such a number are infinite, or it is 0 in float32: nothing but NaN would be left."""
+    logits = torch.tensor([[1.0, 14.9, -15.0, 14.0], [-3.0, 0.0, 0.0, -1.0]])
+    for sampling in (Sampling(temperature), Sampling(temperature, top_k=3, top_p=0.5, min_p=0.1)):
+        log_p = distribution(logits, sampling)
+        assert not log_p.isnan().any()
+        assert draw(log_p, torch.tensor([0.999999, 0.0])).tolist() == [1, 1]
+
+
 def test_equal_scores_stay_together() -> None:
     """So a filter depends on the scores alone, and not on where in the vocabulary a token stands."""
     logits = torch.tensor([[2.0, 1.0, 1.0, 0.0]])

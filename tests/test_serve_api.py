@@ -402,3 +402,24 @@ def test_health_and_figures(client: openai.OpenAI, url: str) -> None:
     assert float(figures['nanochat_requests_total{method="POST",path="/v1/chat/completions",status="200"}']) >= 1
     assert math.isfinite(float(figures['nanochat_running{model="script"}']))
     assert "nanochat_first_token_seconds_bucket" in told.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_fails_is_told_and_logged_and_loaded_again(stream: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says where, the client hears of no more than that; what comes next is answered."""
+    models = models_of(script=scripted())
+    with serving(models) as address, httpx.Client(base_url=address, timeout=60) as client:
+        body = {"model": "script", "messages": asked("hi"), "stream": stream}
+        assert "Hello" in client.post("/v1/chat/completions", json=body | {"stream": False}).text
+        decoder = models.loaded["script"].scheduler.decoder
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(decoder, "read", lambda runs: 1 // 0)
+            failed = client.post("/v1/chat/completions", json=body)
+        assert failed.status_code == (200 if stream else 500)
+        assert '"code":"internal_error"' in failed.text.replace(": ", ":")
+        assert ("ZeroDivisionError" in caplog.text) and ("ZeroDivisionError" not in failed.text)
+        assert "hi" not in [record.getMessage() for record in caplog.records]
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
+        caplog.clear()
+        wrong = client.post("/v1/chat/completions", json={"model": "script", "messages": asked("")})
+        assert (wrong.status_code, caplog.text) == (400, "")

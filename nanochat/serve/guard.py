@@ -7,9 +7,7 @@ may load is said by a strict Content-Security-Policy.
 
 import asyncio
 import hmac
-import logging
 import time
-import traceback
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -23,7 +21,6 @@ from nanochat.serve.jobs import as_api_error
 from nanochat.serve.meters import Meters
 from nanochat.serve.schema import ApiError
 
-LOG = logging.getLogger("nanochat.serve")
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
 OPEN = ("/health",)  # to be asked without a key
 KEYED = ("/v1/", "/api/", "/metrics", "/openapi.json")  # the page itself holds no secrets
@@ -78,10 +75,9 @@ class Guard:
                 self.admit(scope)
                 await self.app(scope, self.limited(scope, receive), send_guarded)
             except Exception as error:
-                if not isinstance(error, ApiError):
-                    log_failure(error)
+                told = as_api_error(error)
                 if not status:  # or else the response has begun, and its end is all that can be told
-                    await refusal(as_api_error(error))(scope, receive, send_guarded)
+                    await refusal(told)(scope, receive, send_guarded)
         path = path_of(scope)
         self.meters.requests.labels(path, scope["method"] if path else "", str(status)).inc()
         self.meters.seconds.labels(path).observe(time.monotonic() - began)
@@ -148,14 +144,6 @@ def path_of(scope: Scope) -> str:
     """The path as its route is written, so that no client can make up new names for the figures."""
     route = scope.get("route")
     return getattr(route, "path", "") or ""
-
-
-def log_failure(error: Exception) -> None:
-    """An error of our own: where it happened, and not what it says, which might repeat what somebody wrote."""
-    where = " < ".join(
-        f"{frame.filename}:{frame.lineno}" for frame in reversed(traceback.extract_tb(error.__traceback__))
-    )
-    LOG.error("%s at %s", type(error).__name__, where)
 
 
 def refusal(error: ApiError) -> JSONResponse:

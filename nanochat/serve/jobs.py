@@ -1,8 +1,10 @@
 """A request at work: which answers to ask the scheduler for, and how to tell the client of what comes."""
 
 import dataclasses
+import logging
 import secrets
 import time
+import traceback
 from collections.abc import AsyncIterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -18,6 +20,7 @@ from nanochat.serve.replies import ChatChoice, TextChoice, sse, usage
 from nanochat.serve.schema import ApiError
 from nanochat.tokenizer import Message, check
 
+LOG = logging.getLogger("nanochat.serve")
 SAMPLES_APART = 1_000_000  # rows between the n answers to one question: a conversation has fewer turns
 
 
@@ -221,11 +224,20 @@ def too_long(error: UsageError) -> ApiError:
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """Any error as one that can be told to a client: of ours what it says, of others nothing."""
+    """Any error as one that can be told to a client: of ours what it says, of others only that the log has it."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ClosedError):
         return ApiError(503, "the model is closing, or has failed", code="closing", headers={"Retry-After": "10"})
     if isinstance(error, NanochatError):
         return ApiError(400, str(error), None, "invalid_value")
+    log_failure(error)
     return ApiError(500, "the server has failed at this; its log says where", code="internal_error")
+
+
+def log_failure(error: Exception) -> None:
+    """An error of our own: where it happened, and not what it says, which might repeat what somebody wrote."""
+    where = " < ".join(
+        f"{frame.filename}:{frame.lineno}" for frame in reversed(traceback.extract_tb(error.__traceback__))
+    )
+    LOG.error("%s at %s", type(error).__name__, where)

@@ -47,6 +47,10 @@ class Served:
         """The model's name, as clients write it."""
         return self.source.id
 
+    def answers(self, wanted: Source) -> bool:
+        """Whether this is the version that is wanted, and it has not failed: then it is loaded again."""
+        return self.source.version == wanted.version and self.scheduler.failure is None
+
 
 Look = Callable[[], Sequence[Source]]
 Open = Callable[[Speaker], Scheduler]
@@ -83,7 +87,7 @@ class Models:
             raise ApiError(404, f"expected a model of this server; got {name!r}; there: {known}", "model",
                            "model_not_found", {} if there else {"Retry-After": "10"})  # fmt: skip
         found = self.loaded.get(wanted.id)
-        if found is not None and found.source.version == wanted.version:
+        if found is not None and found.answers(wanted):
             return found
         with self.lock:
             return self.newest(wanted)
@@ -91,7 +95,7 @@ class Models:
     def newest(self, wanted: Source) -> Served:
         """Load a version; the one before it goes on until what it was asked is answered."""
         before = self.loaded.get(wanted.id)
-        if before is not None and before.source.version == wanted.version:
+        if before is not None and before.answers(wanted):
             return before
         if self.is_closed:
             raise ApiError(503, "the server is closing", code="closing", headers={"Retry-After": "10"})
