@@ -94,7 +94,7 @@ $(FOR_CHAT): $(PINS) $(TORCH)
 
 $(FOR_TESTS): $(PINS) $(TORCH) $(FOR_GUIDE)
 	@echo "Installing nanochat and what its tests need ..."
-	@$(INSTALL) -qq --no-build-isolation -e ".[data,dev]"
+	@$(INSTALL) -qq --no-build-isolation -e ".[data,dev,bench,harness]"
 	@touch $(FOR_CHAT) $@
 
 $(FOR_GUIDE): $(PINS) $(TORCH)

@@ -107,7 +107,7 @@ def test_chat_runs_the_preset(checkout: Checkout) -> None:
 
 def test_tests_install_the_extras_and_chat_then_needs_nothing_more(checkout: Checkout) -> None:
     assert checkout.make("test").returncode == 0
-    assert "-e .[data,dev]" in checkout.calls("-m pip")[-1]
+    assert "-e .[data,dev,bench,harness]" in checkout.calls("-m pip")[-1]
     assert checkout.calls()[-1] == "-m pytest -m not slow"
     checkout.make("chat")
     assert not checkout.calls("-m pip")
