@@ -57,7 +57,7 @@ PRESETS: dict[str, dict[str, Fields]] = {
         },
         "midtrain": {"context": 512, "rows": 4, "rate": 0.5, "steps": 500, "warmdown": 0.0},
         "sft": {"rows": 4, "rate": 0.35, "steps": 940, "warmdown": 0.7, "lapse_every": 100},
-        "rl": {"steps": 25, "prompts": 64, "samples": 8, "rate": 0.25, "rehearse": 8},
+        "rl": {"steps": 25, "prompts": 64, "samples": 8, "rehearse": 16},
         "eval": {"questions": 50},
     },
 }
