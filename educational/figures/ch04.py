@@ -141,7 +141,7 @@ def residual_norm() -> Figure:
     places = range(4)
     right.bar([p - 0.2 for p in places], writes[::2], 0.38, color=GREEN, label="attention")
     right.bar([p + 0.2 for p in places], writes[1::2], 0.38, color=ORANGE, hatch="//", edgecolor="white", label="MLP")
-    right.set(xlabel="layer", xticks=list(places), title="what each part writes", ylim=(0, 5.4))
+    right.set(xlabel="layer", xticks=list(places), title="what each part writes", ylim=(0, 4.9))
     right.legend()
     return figure
 

@@ -26,7 +26,8 @@ from nanochat.tools import words
 
 # Tokens that an answer may take. A young model never stops, and would spend most of the time on answers long wrong.
 SHORT, LONG = 64, 256
-REPEATING = ("find_accuracy", "copy_accuracy", "ingredient_f1", "follow_up_accuracy")  # whole texts, and get LONG
+REPEATING = ("find_accuracy", "copy_accuracy", "ingredient_f1", "follow_up_accuracy")
+LENGTHY = (*REPEATING, "notes_accuracy")  # whole recipes and notes: they get LONG
 BRIEF = (
     "calculator_accuracy",
     "calculator_accuracy_new_wording",
@@ -147,7 +148,7 @@ def answer_all(
     """Answers to the questions of each figure. All short ones are written side by side, and all long ones."""
     found: dict[str, list[Graded]] = {}
     total, done = sum(map(len, questions.values())), 0
-    for limit, names in ((SHORT, questions.keys() - set(REPEATING)), (LONG, REPEATING)):
+    for limit, names in ((SHORT, questions.keys() - set(LENGTHY)), (LONG, LENGTHY)):
         ordered = [name for name in questions if name in names]
         asked = [question for name in ordered for question in questions[name]]
         told = None if progress is None else lambda now, _, before=done: progress(before + now, total)
