@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from nanochat.errors import DeviceError
+from nanochat.files import flush
 from nanochat.runtime import cpu_flags, home
 
 SOURCE = Path(__file__).with_suffix(".c")
@@ -145,11 +146,12 @@ def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
 
 
 def build(command: Sequence[str], path: Path) -> None:
-    """Compile, then rename: two processes that build at once are in nobody's way."""
+    """Compile, then rename: two processes that build at once are in nobody's way, and a power cut leaves no half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
         subprocess.run([*command, "-o", str(made), "-lm"], check=True, capture_output=True, text=True, timeout=300)
+        flush(made)
         made.replace(path)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -213,7 +214,13 @@ def test_ctrl_c_reaches_an_answer_of_the_scheduler() -> None:
     """It is raised here while the scheduler's thread writes; the next question is answered as ever."""
     talking = Session(quick(speaker(scripts={**SCRIPTS, "long": said("word " * 9999)}, context=60_000)), Sampling())
     console = screen()
-    threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+
+    def interrupt() -> None:
+        while "word" not in shown(console):
+            time.sleep(0.001)
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
     stopped = talking.ask("long")
     assert not show_answer(stopped, console)
     assert stopped.finish is None

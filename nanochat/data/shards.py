@@ -9,6 +9,7 @@ goes is written down after each part; whoever asks for the same documents and to
 """
 
 import contextlib
+import glob
 import hashlib
 import io
 import json
@@ -105,6 +106,7 @@ def write_store(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with Partial.open(path, begun) as partial:
+            clear_away(path)
             for part in parts(documents[partial.record.documents :]):
                 partial.append([document.text for document in part], encoder)
                 if progress is not None:
@@ -186,25 +188,28 @@ class Partial:
         write_atomically(partial_paths(self.path)[2], dumps(self.record))
 
     def finish(self) -> None:
-        """Put the finished store in its place."""
+        """Put the finished store in its place. Until its record is written, a kill leaves a store to be made again."""
         tokens_path, offsets_path, record_path = store_paths(self.path)
         partial_tokens, partial_offsets, journal = partial_paths(self.path)
         with partial_tokens.open("r+b") as file:
             write_header(file, np.dtype(self.record.dtype), self.record.tokens)
         self.offsets.seek(0)
         ends = np.frombuffer(self.offsets.read(), np.int64)
-        with partial_offsets.open("wb") as file:
+        # In a file of its own: the other must stay what the journal describes.
+        offsets = offsets_path.with_name(f".{offsets_path.name}.partial")
+        with offsets.open("wb") as file:
             np.save(file, np.concatenate([np.zeros(1, np.int64), ends]))
         flush(partial_tokens)
-        flush(partial_offsets)
-        record = replace(self.record, sha256=sha256(partial_tokens), offsets_sha256=sha256(partial_offsets))
-        journal.unlink(missing_ok=True)  # the files are no longer what it describes
+        flush(offsets)
+        record = replace(self.record, sha256=sha256(partial_tokens), offsets_sha256=sha256(offsets))
         record_path.unlink(missing_ok=True)  # from here on what was there is no store any more
+        journal.unlink(missing_ok=True)
         if os.name == "nt":  # where an open file cannot be renamed
             self.tokens.close()
             self.offsets.close()
         partial_tokens.replace(tokens_path)
-        partial_offsets.replace(offsets_path)
+        offsets.replace(offsets_path)
+        partial_offsets.unlink()
         write_atomically(record_path, dumps(record))
 
 
@@ -254,6 +259,13 @@ def is_current(path: Path, tokenizer: str, source: str) -> bool:
     except DataError:
         return False
     return True
+
+
+def clear_away(path: Path) -> None:
+    """Remove what killed writers of the record or the journal have left: who holds the lock is the only writer."""
+    for written in (store_paths(path)[2], partial_paths(path)[2]):
+        for left in path.parent.glob(f".{glob.escape(written.name)}.*.partial"):
+            left.unlink()
 
 
 def store_paths(path: Path) -> tuple[Path, Path, Path]:
