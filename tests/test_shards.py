@@ -2,10 +2,11 @@
 
 import json
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,6 +161,41 @@ def test_an_interrupted_write_goes_on(tmp_path: Path, after: int, torn: int, mon
     assert store.record == whole.record
     assert sum(asked) == len(texts) - counts[-1]
     assert is_current(path, "letters", fingerprint(texts))
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+@pytest.mark.parametrize("at", range(10))
+def test_a_kill_in_the_last_moments_is_no_harm(tmp_path: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between any two operations that put the store in its place; the file of a killed writer goes too."""
+    whole = write_store(tmp_path / "whole.npy", TEXTS, Letters())
+    path, calls = tmp_path / "a.npy", [0]
+
+    def dying(work: Callable[..., Any]) -> Callable[..., Any]:
+        def killed(*arguments: Any, **more: Any) -> Any:
+            calls[0] += 1
+            if calls[0] > at:
+                raise KeyboardInterrupt
+            return work(*arguments, **more)
+
+        return killed
+
+    finish = shards.Partial.finish
+
+    def finish_in_part(partial: shards.Partial) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("flush", "sha256", "write_atomically"):
+                patch.setattr(shards, name, dying(getattr(shards, name)))
+            for name in ("replace", "unlink"):
+                patch.setattr(Path, name, dying(getattr(Path, name)))
+            finish(partial)
+
+    monkeypatch.setattr(shards.Partial, "finish", finish_in_part)
+    with pytest.raises(KeyboardInterrupt):
+        write_store(path, TEXTS, Letters())
+    monkeypatch.undo()
+    (tmp_path / ".a.json.99999999.partial").write_text("{")
+    assert write_store(path, TEXTS, Letters()).record == whole.record
+    assert is_current(path, "letters", fingerprint(TEXTS))
     assert len(list(tmp_path.iterdir())) == 6
 
 
