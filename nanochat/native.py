@@ -69,7 +69,7 @@ def available(*tensors: Tensor) -> bool:
         return False
     first = tensors[0]
     same = all(x.device.type == "cpu" and x.dtype == first.dtype for x in tensors)
-    return same and first.dtype in FORMATS and isinstance(library(first.dtype), ctypes.CDLL)
+    return same and first.dtype in FORMATS and not failure()
 
 
 def run(dtype: torch.dtype, name: str, *arguments: Argument) -> None:
@@ -111,10 +111,12 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | DeviceError:
 
 def lacking(device: torch.device, dtype: torch.dtype) -> str:
     """Why there are no kernels on a CPU that could use them; empty where there are, or where none are needed."""
-    if device.type != "cpu" or dtype not in FORMATS:
-        return ""
-    found = library(dtype)
-    return str(found) if isinstance(found, DeviceError) else ""
+    return failure() if device.type == "cpu" and dtype in FORMATS else ""
+
+
+def failure() -> str:
+    """Why a format has no kernels: a step takes those of both, so all are there or none is used."""
+    return next((str(found) for found in map(library, FORMATS) if isinstance(found, DeviceError)), "")
 
 
 def compiled(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
